@@ -1,0 +1,37 @@
+/*
+ * callback - Python calls Erlang and waits, holding nothing but its thread.
+ *
+ *   pending --callback_reply--> answered
+ *          \--callback_interrupt--> interrupted
+ *
+ * The message goes to the context's process, which runs the function in a fresh
+ * process (py_callback.erl). The waiting thread has given back seat, slot and GIL;
+ * when the answer is there it goes on right after the call, on its own stack.
+ */
+#ifndef EP_CALLBACK_H
+#define EP_CALLBACK_H
+
+#include "executor.h"
+
+#include <erl_nif.h>
+#include <stdbool.h>
+
+typedef struct callback callback_t;
+
+bool callback_setup(ErlNifEnv *env, ErlNifResourceFlags flags);
+void callback_set_max_depth(uint32_t depth);
+
+/* Calls Erlang: `kind` is an atom the context's process knows (call, state, ...), name and
+ * arguments are converted. A new reference, or NULL with an exception set. GIL: held, and let
+ * go of while waiting. */
+PyObject *callback_call(module_state_t *state, ERL_NIF_TERM kind, PyObject *name,
+                        PyObject *arguments, PyObject *keywords);
+
+/* The answer, `{ok, Value}` or `{error, {Class, Reason, Stacktrace}}`, copied. False: nobody waits
+ * any more, or term is no callback. */
+bool callback_reply(ErlNifEnv *env, ERL_NIF_TERM callback, ERL_NIF_TERM answer);
+
+/* Wakes the waiting thread; its call raises erlang.Interrupt. Seat's lock held. */
+void callback_interrupt(callback_t *callback);
+
+#endif

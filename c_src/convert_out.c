@@ -1,0 +1,734 @@
+#include "convert.h"
+
+#include "atoms.h"
+#include "failure.h"
+#include "growable.h"
+#include "handle.h"
+#include "pycompat.h"
+#include "scalars.h"
+#include "terms.h"
+
+#include <limits.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+/*
+ * An open container is a frame and a run of slots, one for each term it will hold. A value
+ * is either ready at once or opens a frame on top; a frame whose slots are filled
+ * becomes one term in the slots of the frame below.
+ *
+ * Lists and dicts may be changed by user code or other threads. So they are first read
+ * in place, as far as all items are scalars (nothing else runs then), and from the first
+ * other item on from a frozen copy of their references.
+ */
+enum {
+    FEW_FRAMES = 16,
+    FEW_TERMS = 64,
+    PATH_MAX_STEPS = 1000,
+    IMAGES_MAX = 32,      /* images of images of one object */
+    CYCLES_FROM = 8,      /* depth of the first search for a cycle */
+    FLAT_MAP_MAX = 32,    /* more pairs need a chain of puts off the schedulers */
+    TUPLE_MAX = 16777215, /* the VM's */
+    RANGE_MAX = 100000000,
+    KEYS_FROM_DICT = 4, /* keys are remembered from this dict on: single ones do not pay */
+    KEYS = 256
+};
+
+typedef enum { READY, OPENED, FAILED, OTHER } step_t;
+typedef enum { FRAME_LIST, FRAME_TUPLE, FRAME_MAP } frame_kind_t;
+
+typedef struct {
+    frame_kind_t kind;
+    bool owns;           /* an image made for this: `container` is a reference */
+    bool is_frozen;      /* `items` are references in memory of the frame */
+    PyObject *origin;    /* what was met here, container or not; kept by the frame below */
+    PyObject *container; /* what is read */
+    PyObject **items;    /* of a map: key, value, key, value; NULL: read `container` in place */
+    size_t index, count; /* items done and to do; of a map two for each pair */
+    size_t first;        /* slot of the first term; of a map all keys, then all values */
+} frame_t;
+
+/* A str that was a key and its term; a reference, so its address stays its own. */
+typedef struct {
+    PyObject *text;
+    ERL_NIF_TERM term;
+} known_key_t;
+
+typedef struct {
+    module_state_t *state;
+    ErlNifEnv *env;
+    scalars_sink_t sink; /* into env */
+    unknown_policy_t unknown;
+    PyTypeObject *type; /* of what has no term, in a failure without an exception */
+    ERL_NIF_TERM key;   /* 0, or the key that two pairs of a map share */
+    size_t repeats_at;  /* frame that a cycle came back to, else SIZE_MAX: the path ends */
+    frame_t *frames;
+    size_t depth, frames_room;
+    ERL_NIF_TERM *slots;
+    size_t used, slots_room;
+    size_t cycle_depth; /* where to search for a cycle next */
+    size_t dicts;       /* seen so far */
+    known_key_t *keys;  /* owned; NULL at first */
+    frame_t few_frames[FEW_FRAMES];
+    ERL_NIF_TERM few_slots[FEW_TERMS];
+} walk_t;
+
+/* A value on its way to a term. */
+typedef struct {
+    PyObject *origin; /* borrowed */
+    PyObject *object; /* origin, or its image */
+    bool owns;        /* object is a reference to be given up */
+} value_t;
+
+static step_t fail(walk_t *walk, PyObject *object)
+{
+    walk->type = Py_TYPE(object);
+    return FAILED;
+}
+
+static step_t no_memory(void)
+{
+    PyErr_NoMemory();
+    return FAILED;
+}
+
+/* ---- scalars: no user code, nothing but the term ---- */
+
+static inline step_t str_to_term(walk_t *walk, PyObject *text, ERL_NIF_TERM *out)
+{
+    const size_t length = (size_t)PyUnicode_GET_LENGTH(text);
+
+    if (PyUnicode_IS_COMPACT_ASCII(text) && length <= SCALARS_SMALL_BINARY) {
+        memcpy(scalars_small_binary(&walk->sink, length, out), PyUnicode_DATA(text), length);
+        return READY;
+    }
+    return scalars_str_to_term(&walk->sink, text, out) ? READY : fail(walk, text);
+}
+
+static inline step_t int_to_term(walk_t *walk, PyObject *number, ERL_NIF_TERM *out)
+{
+    return scalars_int_to_term(walk->env, number, out) ? READY : fail(walk, number);
+}
+
+static inline step_t bytes_to_term(walk_t *walk, PyObject *bytes, ERL_NIF_TERM *out)
+{
+    return scalars_bytes_to_term(&walk->sink, PyBytes_AS_STRING(bytes),
+                                 (size_t)PyBytes_GET_SIZE(bytes), out)
+               ? READY
+               : fail(walk, bytes);
+}
+
+/* Exact built-in types only; OTHER is left to value_to_term. */
+static inline step_t scalar_to_term(walk_t *walk, PyObject *object, ERL_NIF_TERM *out)
+{
+    PyTypeObject *type = Py_TYPE(object);
+
+    if (type == &PyLong_Type) {
+        if (!compat_long_is_compact(object))
+            return int_to_term(walk, object, out);
+        *out = enif_make_int64(walk->env, compat_long_compact_value(object));
+        return READY;
+    }
+    if (type == &PyUnicode_Type)
+        return str_to_term(walk, object, out);
+    if (type == &PyFloat_Type) {
+        *out = scalars_float_to_term(walk->env, PyFloat_AS_DOUBLE(object));
+        return READY;
+    }
+    if (object == Py_None || type == &PyBool_Type) {
+        *out = object == Py_None ? atom_none : object == Py_True ? atom_true : atom_false;
+        return READY;
+    }
+    if (type == &PyBytes_Type)
+        return bytes_to_term(walk, object, out);
+    return OTHER;
+}
+
+/* ---- keys seen before ---- */
+
+/* Lists of dicts repeat their keys, mostly the same objects: their terms are shared. */
+static inline step_t key_to_term(walk_t *walk, PyObject *key, ERL_NIF_TERM *out)
+{
+    known_key_t *known = NULL;
+    step_t step = READY;
+
+    if (walk->keys == NULL || Py_TYPE(key) != &PyUnicode_Type)
+        return scalar_to_term(walk, key, out);
+    known = &walk->keys[((uintptr_t)key >> 4) % KEYS];
+    if (known->text != key) {
+        step = str_to_term(walk, key, out);
+        if (step != READY)
+            return step;
+        Py_XSETREF(known->text, Py_NewRef(key));
+        known->term = *out;
+    }
+    *out = known->term;
+    return READY;
+}
+
+static void count_dict(walk_t *walk)
+{
+    if (++walk->dicts == KEYS_FROM_DICT)
+        walk->keys = calloc(KEYS, sizeof *walk->keys); /* NULL: it works without */
+}
+
+static void forget_keys(walk_t *walk)
+{
+    for (size_t i = 0; walk->keys != NULL && i < KEYS; i++)
+        Py_XDECREF(walk->keys[i].text);
+    free(walk->keys);
+}
+
+/* ---- frames ---- */
+
+/*
+ * Whether no object is met twice on the path. A cycle makes the path longer without end, so it
+ * is enough to look at depths that double. False with an exception: memory is short.
+ */
+static bool check_cycle(walk_t *walk)
+{
+    size_t room = 1, at = 0;
+    size_t *table = NULL;
+    bool found = false;
+
+    while (room < walk->depth * 2)
+        room *= 2;
+    table = calloc(room, sizeof *table);
+    if (table == NULL) {
+        PyErr_NoMemory();
+        return false;
+    }
+    for (size_t i = 0; i < walk->depth && !found; i++) {
+        PyObject *origin = walk->frames[i].origin;
+
+        at = ((uintptr_t)origin >> 4) * UINT32_C(0x9e3779b1) % room;
+        while (table[at] != 0 && walk->frames[table[at] - 1].origin != origin)
+            at = (at + 1) % room;
+        found = table[at] != 0;
+        table[at] = i + 1;
+        if (found) {
+            walk->type = Py_TYPE(origin);
+            walk->repeats_at = i;
+        }
+    }
+    free(table);
+    walk->cycle_depth = walk->depth * 2;
+    return !found;
+}
+
+/* Opens a frame and takes the value's reference to its object. */
+static step_t push(walk_t *walk, frame_kind_t kind, value_t *value)
+{
+    frame_t *frames = NULL, *frame = NULL;
+
+    if (walk->depth >= CONVERT_DEPTH_MAX)
+        return fail(walk, value->origin);
+    if (walk->depth >= walk->cycle_depth && !check_cycle(walk))
+        return FAILED;
+    frames = growable_reserve(walk->frames, walk->few_frames, walk->depth, &walk->frames_room,
+                              walk->depth + 1, sizeof *frames);
+    if (frames == NULL)
+        return no_memory();
+    walk->frames = frames;
+    frame = &frames[walk->depth++];
+    memset(frame, 0, sizeof *frame);
+    frame->kind = kind;
+    frame->origin = value->origin;
+    frame->container = value->object;
+    frame->owns = value->owns;
+    frame->first = walk->used;
+    value->owns = false;
+    return OPENED;
+}
+
+static bool reserve_slots(walk_t *walk, frame_t *frame, size_t count)
+{
+    ERL_NIF_TERM *slots = growable_reserve(walk->slots, walk->few_slots, walk->used,
+                                           &walk->slots_room, walk->used + count, sizeof *slots);
+
+    if (slots == NULL)
+        return false;
+    walk->slots = slots;
+    walk->used += count;
+    frame->count = count;
+    return true;
+}
+
+static void store(walk_t *walk, frame_t *frame, ERL_NIF_TERM term)
+{
+    const size_t i = frame->index++;
+
+    if (frame->kind == FRAME_MAP)
+        walk->slots[frame->first + i / 2 + (i % 2) * (frame->count / 2)] = term;
+    else
+        walk->slots[frame->first + i] = term;
+}
+
+/* The frame is gone before user code can run in what it gives up. */
+static void pop(walk_t *walk)
+{
+    const frame_t frame = walk->frames[--walk->depth];
+
+    walk->used = frame.first;
+    for (size_t i = 0; frame.is_frozen && i < frame.count; i++)
+        Py_DECREF(frame.items[i]);
+    if (frame.is_frozen)
+        free(frame.items);
+    if (frame.owns)
+        Py_DECREF(frame.container);
+}
+
+/* ---- reading lists and dicts in place, then freezing them ---- */
+
+/* Inside the container's critical section. False: memory is short. */
+static bool freeze_list(frame_t *frame)
+{
+    frame->items = malloc(frame->count * sizeof(PyObject *));
+    if (frame->items == NULL)
+        return false;
+    for (size_t i = 0; i < frame->count; i++)
+        frame->items[i] = Py_NewRef(PyList_GET_ITEM(frame->container, (Py_ssize_t)i));
+    frame->is_frozen = true;
+    return true;
+}
+
+static bool freeze_dict(frame_t *frame)
+{
+    Py_ssize_t position = 0;
+    PyObject *key = NULL, *value = NULL;
+    size_t i = 0;
+
+    frame->items = malloc(frame->count * sizeof(PyObject *));
+    if (frame->items == NULL)
+        return false;
+    while (i < frame->count && PyDict_Next(frame->container, &position, &key, &value)) {
+        frame->items[i++] = Py_NewRef(key);
+        frame->items[i++] = Py_NewRef(value);
+    }
+    frame->is_frozen = true;
+    return true;
+}
+
+static step_t read_list(walk_t *walk, frame_t *frame)
+{
+    PyObject *list = frame->container;
+    step_t step = READY;
+
+    if (!reserve_slots(walk, frame, (size_t)PyList_GET_SIZE(list)))
+        return no_memory();
+    for (ERL_NIF_TERM *slot = walk->slots + frame->first; frame->index < frame->count; slot++) {
+        step = scalar_to_term(walk, PyList_GET_ITEM(list, (Py_ssize_t)frame->index), slot);
+        if (step != READY)
+            break;
+        frame->index++;
+    }
+    return step != OTHER || freeze_list(frame) ? step : no_memory();
+}
+
+static step_t read_dict(walk_t *walk, frame_t *frame)
+{
+    Py_ssize_t position = 0;
+    PyObject *key = NULL, *value = NULL;
+    step_t step = READY;
+    const size_t size = (size_t)PyDict_GET_SIZE(frame->container);
+    ERL_NIF_TERM *slot = NULL;
+
+    if (!reserve_slots(walk, frame, size * 2))
+        return no_memory();
+    slot = walk->slots + frame->first;
+    for (; frame->index < frame->count; slot++) {
+        if (!PyDict_Next(frame->container, &position, &key, &value))
+            return fail(walk, frame->origin);
+        step = key_to_term(walk, key, slot);
+        if (step != READY)
+            break;
+        frame->index++;
+        step = scalar_to_term(walk, value, slot + size);
+        if (step != READY)
+            break;
+        frame->index++;
+    }
+    return step != OTHER || freeze_dict(frame) ? step : no_memory();
+}
+
+static step_t read_in_place(walk_t *walk, frame_t *frame)
+{
+    step_t step = READY;
+
+    Py_BEGIN_CRITICAL_SECTION(frame->container)
+        ;
+        step = frame->kind == FRAME_MAP ? read_dict(walk, frame) : read_list(walk, frame);
+    Py_END_CRITICAL_SECTION();
+    return step;
+}
+
+/* ---- opening containers ---- */
+
+/* A list of the value's items, made by PySequence_List, takes the value's place. */
+static step_t open_as_list(walk_t *walk, value_t *value)
+{
+    PyObject *list = PySequence_List(value->object);
+
+    if (list == NULL)
+        return FAILED;
+    if (value->owns)
+        Py_DECREF(value->object);
+    value->object = list;
+    value->owns = true;
+    return push(walk, FRAME_LIST, value);
+}
+
+static step_t open_tuple(walk_t *walk, value_t *value)
+{
+    PyTupleObject *tuple = (PyTupleObject *)value->object;
+    frame_t *frame = NULL;
+
+    if (Py_SIZE(tuple) > TUPLE_MAX)
+        return fail(walk, value->origin);
+    if (push(walk, FRAME_TUPLE, value) == FAILED)
+        return FAILED;
+    frame = &walk->frames[walk->depth - 1];
+    frame->items = tuple->ob_item;
+    return reserve_slots(walk, frame, (size_t)Py_SIZE(tuple)) ? OPENED : no_memory();
+}
+
+static step_t open_dict(walk_t *walk, value_t *value)
+{
+    count_dict(walk);
+    return push(walk, FRAME_MAP, value);
+}
+
+/* Without making its integers; backwards, as lists are built. */
+static step_t range_to_term(walk_t *walk, value_t *value, ERL_NIF_TERM *out)
+{
+    PyObject *start = NULL, *stride = NULL;
+    int overflow = 0, overflow_too = 0;
+    long long first = 0, step = 0, last = 0;
+    step_t result = FAILED;
+    const Py_ssize_t size = PyObject_Size(value->object);
+
+    PyErr_Clear(); /* too long even to tell its length */
+    if (size < 0 || size > RANGE_MAX)
+        return fail(walk, value->origin);
+    start = PyObject_GetAttrString(value->object, "start");
+    stride = PyObject_GetAttrString(value->object, "step");
+    if (start == NULL || stride == NULL)
+        goto done;
+    first = PyLong_AsLongLongAndOverflow(start, &overflow);
+    step = PyLong_AsLongLongAndOverflow(stride, &overflow_too);
+    if (overflow != 0 || overflow_too != 0 || __builtin_mul_overflow(step, size, &last) ||
+        __builtin_add_overflow(first, last, &last)) {
+        result = open_as_list(walk, value);
+        goto done;
+    }
+    *out = enif_make_list(walk->env, 0);
+    for (Py_ssize_t i = size; i > 0; i--) {
+        last -= step;
+        *out = enif_make_list_cell(walk->env, enif_make_int64(walk->env, last), *out);
+    }
+    result = READY;
+done:
+    Py_XDECREF(start);
+    Py_XDECREF(stride);
+    return result;
+}
+
+static step_t bytearray_to_term(walk_t *walk, PyObject *bytes, ERL_NIF_TERM *out)
+{
+    bool ok = false;
+
+    Py_BEGIN_CRITICAL_SECTION(bytes)
+        ;
+        ok = scalars_bytes_to_term(&walk->sink, PyByteArray_AS_STRING(bytes),
+                                   (size_t)PyByteArray_GET_SIZE(bytes), out);
+    Py_END_CRITICAL_SECTION();
+    return ok ? READY : fail(walk, bytes);
+}
+
+/* Contiguous bytes are a binary; every other view is left to image. */
+static step_t memoryview_to_term(walk_t *walk, PyObject *object, ERL_NIF_TERM *out)
+{
+    Py_buffer view;
+    step_t step = OTHER;
+
+    if (PyObject_GetBuffer(object, &view, PyBUF_FULL_RO) < 0)
+        return FAILED;
+    if (view.ndim == 1 && PyBuffer_IsContiguous(&view, 'C') &&
+        (view.format == NULL || strcmp(view.format, "B") == 0 || strcmp(view.format, "c") == 0))
+        step = scalars_bytes_to_term(&walk->sink, view.buf, (size_t)view.len, out)
+                   ? READY
+                   : fail(walk, object);
+    PyBuffer_Release(&view);
+    return step;
+}
+
+/* ---- one value ---- */
+
+/* Subclasses go like their built-in base, but a metaclass of its own (Enum's) may mean
+ * that an object stands for another: image knows. */
+static step_t subclass_to_term(walk_t *walk, value_t *value, ERL_NIF_TERM *out)
+{
+    PyObject *object = value->object;
+
+    if (Py_TYPE(Py_TYPE(object)) != &PyType_Type)
+        return OTHER;
+    if (PyTuple_Check(object))
+        return open_tuple(walk, value);
+    if (PyDict_Check(object))
+        return open_dict(walk, value);
+    if (PyList_Check(object))
+        return push(walk, FRAME_LIST, value);
+    if (PyUnicode_Check(object))
+        return str_to_term(walk, object, out);
+    if (PyLong_Check(object))
+        return int_to_term(walk, object, out);
+    if (PyFloat_Check(object)) {
+        *out = scalars_float_to_term(walk->env, PyFloat_AS_DOUBLE(object));
+        return READY;
+    }
+    if (PyBytes_Check(object))
+        return bytes_to_term(walk, object, out);
+    if (PyByteArray_Check(object))
+        return bytearray_to_term(walk, object, out);
+    if (PyAnySet_Check(object))
+        return open_as_list(walk, value);
+    return OTHER;
+}
+
+/* What has an image without asking Python. */
+static step_t builtin_to_term(walk_t *walk, value_t *value, ERL_NIF_TERM *out)
+{
+    PyTypeObject *type = Py_TYPE(value->object);
+    step_t step = scalar_to_term(walk, value->object, out);
+
+    if (step != OTHER)
+        return step;
+    if (type == &PyList_Type)
+        return push(walk, FRAME_LIST, value);
+    if (type == &PyDict_Type)
+        return open_dict(walk, value);
+    if (type == &PyTuple_Type)
+        return open_tuple(walk, value);
+    if (terms_to_term(walk->state, walk->env, value->object, out))
+        return READY;
+    if (type == walk->state->atom_type)
+        return fail(walk, value->object);
+    if (type == &PyRange_Type)
+        return range_to_term(walk, value, out);
+    if (type == &PyMemoryView_Type)
+        return memoryview_to_term(walk, value->object, out);
+    return subclass_to_term(walk, value, out);
+}
+
+static step_t handle(walk_t *walk, PyObject *object, ERL_NIF_TERM *out)
+{
+    return handle_to_term(walk->state, walk->env, object, out) ? READY : no_memory();
+}
+
+static step_t unknown_to_term(walk_t *walk, PyObject *object, ERL_NIF_TERM *out)
+{
+    PyObject *text = NULL;
+    step_t step = FAILED;
+
+    switch (walk->unknown) {
+    case UNKNOWN_HANDLE:
+        return handle(walk, object, out);
+    case UNKNOWN_REPR:
+        text = PyObject_Repr(object);
+        if (text != NULL)
+            step = str_to_term(walk, text, out);
+        Py_XDECREF(text);
+        return step;
+    case UNKNOWN_ERROR:
+    default:
+        return fail(walk, object);
+    }
+}
+
+/* Puts the image in the value's place: OTHER. Or, when there is none, its term. */
+static step_t image_to_term(walk_t *walk, value_t *value, ERL_NIF_TERM *out)
+{
+    PyObject *image = PyObject_CallOneArg(walk->state->image, value->object);
+
+    if (image == NULL)
+        return FAILED;
+    if (image == Py_NotImplemented || image == value->object) {
+        Py_DECREF(image);
+        return unknown_to_term(walk, value->object, out);
+    }
+    if (value->owns)
+        Py_DECREF(value->object);
+    value->object = image;
+    value->owns = true;
+    return OTHER;
+}
+
+static step_t foreign_to_term(walk_t *walk, PyObject *object, ERL_NIF_TERM *out)
+{
+    value_t value = {.origin = object, .object = object};
+    step_t step = OTHER;
+
+    for (int images = 0; step == OTHER; images++) {
+        step = builtin_to_term(walk, &value, out);
+        if (step == OTHER)
+            step = images < IMAGES_MAX ? image_to_term(walk, &value, out) : fail(walk, object);
+    }
+    if (value.owns)
+        Py_DECREF(value.object);
+    return step;
+}
+
+static inline step_t value_to_term(walk_t *walk, PyObject *object, ERL_NIF_TERM *out)
+{
+    const step_t step = scalar_to_term(walk, object, out);
+
+    return step == OTHER ? foreign_to_term(walk, object, out) : step;
+}
+
+/* ---- closing containers ---- */
+
+/* Keeps the key that occurs twice for the path. */
+static step_t same_keys(walk_t *walk, const ERL_NIF_TERM *keys, size_t count)
+{
+    ERL_NIF_TERM seen = enif_make_new_map(walk->env), value;
+
+    for (size_t i = 0; i < count && walk->key == 0; i++) {
+        if (enif_get_map_value(walk->env, seen, keys[i], &value))
+            walk->key = keys[i];
+        (void)enif_make_map_put(walk->env, seen, keys[i], atom_true, &seen);
+    }
+    return fail(walk, walk->frames[walk->depth - 1].origin);
+}
+
+static step_t close_map(walk_t *walk, ERL_NIF_TERM *keys, size_t pairs, ERL_NIF_TERM *out)
+{
+    ERL_NIF_TERM *values = keys + pairs;
+    const size_t flat = pairs < FLAT_MAP_MAX ? pairs : FLAT_MAP_MAX;
+    size_t size = 0;
+
+    if (!enif_make_map_from_arrays(walk->env, keys, values, flat, out))
+        return same_keys(walk, keys, pairs);
+    for (size_t i = flat; i < pairs; i++)
+        (void)enif_make_map_put(walk->env, *out, keys[i], values[i], out);
+    (void)enif_get_map_size(walk->env, *out, &size);
+    return size == pairs ? READY : same_keys(walk, keys, pairs);
+}
+
+static step_t close_frame(walk_t *walk, frame_t *frame, ERL_NIF_TERM *out)
+{
+    ERL_NIF_TERM *terms = walk->slots + frame->first;
+
+    if (frame->kind == FRAME_MAP)
+        return close_map(walk, terms, frame->count / 2, out);
+    if (frame->count > UINT_MAX)
+        return fail(walk, frame->origin);
+    if (frame->kind == FRAME_TUPLE)
+        *out = enif_make_tuple_from_array(walk->env, terms, (unsigned)frame->count);
+    else
+        *out = enif_make_list_from_array(walk->env, terms, (unsigned)frame->count);
+    return READY;
+}
+
+/* ---- the walk ---- */
+
+static step_t fill(walk_t *walk, frame_t *frame)
+{
+    step_t step = READY;
+    ERL_NIF_TERM term;
+
+    if (frame->items == NULL) {
+        step = read_in_place(walk, frame);
+        if (step != OTHER)
+            return step;
+    }
+    while (frame->index < frame->count) {
+        step = value_to_term(walk, frame->items[frame->index], &term);
+        if (step != READY)
+            return step;
+        store(walk, frame, term);
+    }
+    return READY;
+}
+
+static bool run(walk_t *walk, PyObject *object, ERL_NIF_TERM *out)
+{
+    step_t step = value_to_term(walk, object, out);
+
+    while (walk->depth > 0 && step != FAILED) {
+        frame_t *frame = &walk->frames[walk->depth - 1];
+
+        step = fill(walk, frame);
+        if (step == READY)
+            step = close_frame(walk, frame, out);
+        if (step != READY)
+            continue;
+        pop(walk);
+        if (walk->depth > 0)
+            store(walk, &walk->frames[walk->depth - 1], *out);
+    }
+    return step != FAILED;
+}
+
+/* From the outside in. */
+static ERL_NIF_TERM path_of(walk_t *walk, ErlNifEnv *env)
+{
+    ERL_NIF_TERM steps[PATH_MAX_STEPS + 1];
+    unsigned count = 0;
+
+    for (size_t i = 0; i < walk->depth && i < walk->repeats_at && count < PATH_MAX_STEPS; i++) {
+        const frame_t *frame = &walk->frames[i];
+
+        if (frame->index >= frame->count || (frame->kind == FRAME_MAP && frame->index % 2 == 0))
+            break; /* the container itself, or a key */
+        if (frame->kind == FRAME_MAP)
+            steps[count++] = enif_make_copy(env, walk->slots[frame->first + frame->index / 2]);
+        else
+            steps[count++] = enif_make_uint64(env, frame->index + 1);
+    }
+    if (walk->key != 0)
+        steps[count++] = enif_make_copy(env, walk->key);
+    return enif_make_list_from_array(env, steps, count);
+}
+
+static void set_reason(walk_t *walk, convert_failure_t *failure)
+{
+    ErlNifEnv *env = failure->env;
+
+    if (PyErr_Occurred())
+        failure->reason = failure_in_conversion(walk->state, env);
+    else
+        failure->reason = enif_make_tuple3(env, atom_unconvertible, path_of(walk, env),
+                                           failure_type_name(env, walk->type));
+}
+
+bool convert_out(module_state_t *state, ErlNifEnv *env, PyObject *object,
+                 convert_out_options_t options, ERL_NIF_TERM *out, convert_failure_t *failure)
+{
+    walk_t walk;
+    bool ok = false;
+
+    walk.state = state;
+    walk.env = env;
+    walk.sink = (scalars_sink_t){.env = env};
+    walk.unknown = options.unknown;
+    walk.type = NULL;
+    walk.key = 0;
+    walk.repeats_at = SIZE_MAX;
+    walk.frames = walk.few_frames;
+    walk.depth = walk.used = walk.dicts = 0;
+    walk.frames_room = FEW_FRAMES;
+    walk.slots = walk.few_slots;
+    walk.slots_room = FEW_TERMS;
+    walk.cycle_depth = CYCLES_FROM;
+    walk.keys = NULL;
+    ok = options.as_handle ? handle(&walk, object, out) == READY : run(&walk, object, out);
+    if (!ok)
+        set_reason(&walk, failure);
+    while (walk.depth > 0)
+        pop(&walk);
+    forget_keys(&walk);
+    growable_free(walk.frames, walk.few_frames);
+    growable_free(walk.slots, walk.few_slots);
+    return ok;
+}

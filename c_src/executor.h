@@ -1,0 +1,113 @@
+/*
+ * executor - a seat (who serves) joined to an interpreter (where), and its threads.
+ *
+ * The one engine: every mode is an executor whose threads attach to this or that
+ * interpreter. Its home thread creates and ends the interpreter; spare threads are
+ * started when the home thread parks. Executors are recycled, never given back to
+ * the heap: whoever finds one through a stale request locks a real seat and finds
+ * that the request is not there.
+ *
+ * GIL: functions here are called without one unless they say so.
+ */
+#ifndef EP_EXECUTOR_H
+#define EP_EXECUTOR_H
+
+#include "interp.h"
+#include "request.h"
+#include "seat.h"
+#include "slots.h"
+
+#include <erl_nif.h>
+
+struct owner;
+
+typedef struct executor {
+    seat_t seat; /* first: a seat is its executor */
+    struct executor *next; /* in the list of all; never unlinked */
+    atomic_int references; /* 0: may be used again */
+    interp_kind_t kind;
+    interp_t *interp; /* NULL until the home thread has it */
+    job_t drain; /* queued when something is to be dropped in the interpreter */
+    char name[16];
+    _Atomic int64_t calls;   /* written by the server only */
+    _Atomic int64_t errors;
+    _Atomic int64_t busy_ns;
+    ErlNifPid report_to; /* the context's process; gets {py_opened, Tag, ...} */
+    ErlNifEnv *report_env;
+    ERL_NIF_TERM report_tag;
+} executor_t;
+
+/* A thread's part in an executor. */
+struct callback;
+
+typedef struct pyworker {
+    worker_t worker; /* first: a worker is its pyworker */
+    executor_t *executor;
+    interp_t *interp;
+    PyThreadState *thread;
+    bool is_attached;
+    bool is_home;
+    unsigned long thread_id; /* Python's ident, for asynchronous exceptions */
+    bool was_interrupted;    /* an asynchronous exception was set; guarded by seat->lock */
+    request_t *request;      /* what it serves */
+    struct callback *waits;  /* for what it is parked; guarded by seat->lock */
+    parker_t reply_parker;   /* where it waits for that */
+    ErlNifEnv *env;          /* for replies */
+} pyworker_t;
+
+bool executor_setup(int64_t max_concurrent);
+
+/* The VM's one semaphore. */
+slots_t *executor_slots(void);
+void executor_slot_free(void);
+
+/* Opens an executor; `tag` (in env) goes to the calling process in {py_opened, Tag, ok |
+ * {error, Binary}} when it serves. NULL when no thread is to be had. */
+executor_t *executor_open(ErlNifEnv *env, interp_kind_t kind, const char *name, ERL_NIF_TERM tag);
+
+/* What is queued is still answered; then the home thread ends the interpreter. */
+void executor_close(executor_t *executor);
+void executor_release(executor_t *executor);
+
+/* The pool of mode multi_executor. */
+int executor_pool_size(void);
+void executor_pool_add(executor_t *executor);
+void executor_pool_close(void);
+/* The next one, round-robin; NULL before the pool was started. */
+executor_t *executor_pool_next(void);
+
+/* Hands an admitted request over; answers it itself when the executor is closed. */
+void executor_dispatch(request_t *request);
+
+/* Answers `timeout` at the request's deadline: for requests whose caller may not be waiting. Before it
+ * is admitted. */
+void executor_watch_deadline(request_t *request);
+
+/* Interrupts the token's request if it runs; `waits` wakes it when it is parked. */
+void executor_interrupt(uint64_t token);
+
+/* Interrupts all running requests of an owner that died. */
+void executor_interrupt_owner(struct owner *owner);
+
+/* Answers context_down to the running requests of a closed context and interrupts them. */
+void executor_interrupt_context(struct context *context);
+
+/* Interrupts what the context runs; false when nothing does. */
+bool executor_interrupt_running(struct context *context);
+
+/* Fills parts[8]: interpreter id, calls, errors, busy ns, threads, lost threads, running ns |
+ * undefined, parked. */
+void executor_info(executor_t *executor, ErlNifEnv *env, ERL_NIF_TERM *parts);
+
+/* Sets the process that gets {py_event, What} (threads given up, interpreters left). */
+void executor_set_event_process(const ErlNifPid *pid);
+void executor_set_grace(int64_t ns);
+
+/* The pyworker of the calling thread, or NULL on a thread that serves no request. */
+pyworker_t *pyworker_self(void);
+
+/* Attaches or detaches the calling worker's thread (its GIL). */
+void pyworker_attach(pyworker_t *self);
+void pyworker_detach(pyworker_t *self);
+
+#endif

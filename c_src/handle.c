@@ -1,0 +1,92 @@
+#include "handle.h"
+
+#include "executor.h"
+#include "handle_nif.h"
+
+#include <stdlib.h>
+
+typedef struct {
+    interp_t *interp; /* kept */
+    drop_t *drop;
+} handle_t;
+
+static ErlNifResourceType *type;
+
+static void destroy(ErlNifEnv *env, void *object)
+{
+    handle_t *handle = object;
+
+    (void)env;
+    if (handle->drop != NULL)
+        interp_drop(handle->interp, handle->drop);
+    interp_release(handle->interp);
+}
+
+bool handle_setup(ErlNifEnv *env, ErlNifResourceFlags flags)
+{
+    ErlNifResourceTypeInit init = {.dtor = destroy};
+
+    type = enif_open_resource_type_x(env, "py_handle", &init, flags, NULL);
+    return type != NULL;
+}
+
+bool handle_to_term(module_state_t *state, ErlNifEnv *env, PyObject *object, ERL_NIF_TERM *out)
+{
+    drop_t *drop = malloc(sizeof(*drop));
+    handle_t *handle = drop != NULL ? enif_alloc_resource(type, sizeof(*handle)) : NULL;
+
+    if (handle == NULL) {
+        free(drop);
+        return false;
+    }
+    Py_INCREF(object);
+    drop->object = object;
+    handle->interp = interp_acquire(state->interp);
+    handle->drop = drop;
+    *out = enif_make_resource(env, handle);
+    enif_release_resource(handle);
+    return true;
+}
+
+handle_found_t handle_from_term(module_state_t *state, ErlNifEnv *env, ERL_NIF_TERM term,
+                                PyObject **object)
+{
+    handle_t *handle;
+    void *found;
+
+    if (!enif_get_resource(env, term, type, &found))
+        return HANDLE_NONE;
+    handle = found;
+    if (handle->interp != state->interp)
+        return HANDLE_ELSEWHERE;
+    *object = handle->drop->object;
+    Py_INCREF(*object);
+    return HANDLE_HERE;
+}
+
+bool handle_is(ErlNifEnv *env, ERL_NIF_TERM term)
+{
+    void *found;
+
+    return enif_get_resource(env, term, type, &found);
+}
+
+bool handle_process(ErlNifEnv *env, ERL_NIF_TERM term, handle_place_t *place, ErlNifPid *pid)
+{
+    void *found;
+    interp_t *interp;
+
+    if (!enif_get_resource(env, term, type, &found))
+        return false;
+    interp = ((handle_t *)found)->interp;
+    *place = HANDLE_PLACE_GONE;
+    pthread_mutex_lock(&interp->lock);
+    if (interp->kind == INTERP_MAIN) {
+        *place = HANDLE_PLACE_MAIN;
+    } else if (interp->user != NULL) {
+        *place = HANDLE_PLACE_CONTEXT;
+        *pid = ((executor_t *)interp->user)->report_to;
+    }
+    pthread_mutex_unlock(&interp->lock);
+    return true;
+}

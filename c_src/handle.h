@@ -1,0 +1,28 @@
+/*
+ * handle - a Python object seen from Erlang: an opaque reference, freed by
+ * garbage collection.
+ *
+ * The resource holds a node that was allocated with it; the destructor, which
+ * may run on any thread, only links that node into the interpreter's drop list.
+ */
+#ifndef EP_HANDLE_H
+#define EP_HANDLE_H
+
+#include "module.h"
+
+#include <erl_nif.h>
+#include <stdbool.h>
+
+typedef enum { HANDLE_NONE, HANDLE_HERE, HANDLE_ELSEWHERE } handle_found_t;
+
+/* Makes the handle term for `object` (borrowed; a reference is kept) in `env`.
+ * False, nothing set, when memory is short. GIL: held. */
+bool handle_to_term(module_state_t *state, ErlNifEnv *env, PyObject *object, ERL_NIF_TERM *out);
+
+/* Whether `term` is a handle: HANDLE_NONE (it is not), HANDLE_HERE (*object is
+ * a new reference), HANDLE_ELSEWHERE (an object of another interpreter).
+ * GIL: held. */
+handle_found_t handle_from_term(module_state_t *state, ErlNifEnv *env, ERL_NIF_TERM term,
+                                PyObject **object);
+
+#endif

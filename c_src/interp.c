@@ -1,0 +1,471 @@
+#include "interp.h"
+
+#include "seat.h"
+#include "thread.h"
+
+#include <dlfcn.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct {
+    const interp_config_t *config;
+    pthread_mutex_t lock;
+    pthread_cond_t done;
+    bool is_done;
+    bool ok;
+    char *error;
+    size_t size;
+} start_t;
+
+static interp_t *main_interp;
+/* Creation and ending of sub-interpreters are serialised; taken only while detached. */
+static pthread_mutex_t life_lock = PTHREAD_MUTEX_INITIALIZER;
+static bool has_anchors; /* guarded by life_lock */
+
+bool interp_supports_subinterpreters(void)
+{
+    return PY_VERSION_HEX >= 0x030C0000;
+}
+
+bool interp_is_free_threaded(void)
+{
+#ifdef Py_GIL_DISABLED
+    return true;
+#else
+    return false;
+#endif
+}
+
+interp_t *interp_main(void)
+{
+    return main_interp;
+}
+
+static interp_t *new_interp(interp_kind_t kind)
+{
+    interp_t *interp = calloc(1, sizeof(*interp));
+
+    if (interp == NULL)
+        return NULL;
+    atomic_init(&interp->references, 1);
+    interp->kind = kind;
+    queue_init(&interp->drops);
+    pthread_mutex_init(&interp->lock, NULL);
+    return interp;
+}
+
+interp_t *interp_acquire(interp_t *interp)
+{
+    atomic_fetch_add(&interp->references, 1);
+    return interp;
+}
+
+static void free_drops(interp_t *interp)
+{
+    list_t list;
+    queue_node_t *node;
+
+    list_init(&list);
+    queue_take(&interp->drops, &list);
+    while ((node = list_pop(&list)) != NULL)
+        free(node); /* the object went with its interpreter */
+}
+
+void interp_release(interp_t *interp)
+{
+    if (interp == NULL || atomic_fetch_sub(&interp->references, 1) != 1)
+        return;
+    free_drops(interp);
+    pthread_mutex_destroy(&interp->lock);
+    free(interp);
+}
+
+/* Writes "what: Class: message" of the pending exception to error and clears it. */
+static void describe_exception(const char *what, char *error, size_t size)
+{
+    PyObject *type;
+    PyObject *value;
+    PyObject *trace;
+    PyObject *text = NULL;
+    const char *utf8 = NULL;
+
+    PyErr_Fetch(&type, &value, &trace);
+    PyErr_NormalizeException(&type, &value, &trace);
+    if (value != NULL)
+        text = PyObject_Str(value);
+    if (text != NULL)
+        utf8 = PyUnicode_AsUTF8(text);
+    snprintf(error, size, "%s: %s: %s", what,
+             type != NULL ? ((PyTypeObject *)type)->tp_name : "no exception",
+             utf8 != NULL ? utf8 : "");
+    PyErr_Clear();
+    Py_XDECREF(text);
+    Py_XDECREF(type);
+    Py_XDECREF(value);
+    Py_XDECREF(trace);
+}
+
+/* Puts directory first on sys.path. */
+static bool prepend_path(const char *directory)
+{
+    PyObject *path = PySys_GetObject("path"); /* borrowed */
+    PyObject *entry = PyUnicode_DecodeFSDefault(directory);
+    bool ok = path != NULL && entry != NULL && PyList_Insert(path, 0, entry) == 0;
+
+    Py_XDECREF(entry);
+    return ok;
+}
+
+static char *package_dir; /* set once by interp_main_start */
+
+/* The one bootstrap of every interpreter. GIL: held. */
+static bool bootstrap(interp_t *interp)
+{
+    static const char *const kinds[] = {"main", "shared_gil", "own_gil"};
+    PyObject *module = NULL;
+    PyObject *setup = NULL;
+    PyObject *result = NULL;
+
+    interp->state = PyInterpreterState_Get();
+    interp->id = PyInterpreterState_GetID(interp->state);
+    if (!prepend_path(package_dir))
+        goto done;
+    module = PyImport_ImportModule("_erlang");
+    if (module == NULL)
+        goto done;
+    interp->module = module_state(module);
+    interp->module->interp = interp;
+    setup = PyImport_ImportModule("erlang._bootstrap");
+    if (setup == NULL)
+        goto done;
+    result = PyObject_CallMethod(setup, "setup", "s", kinds[interp->kind]);
+    if (result != NULL && !module_complete(interp->module)) {
+        Py_CLEAR(result);
+    }
+done:
+    Py_XDECREF(module); /* sys.modules keeps it */
+    Py_XDECREF(setup);
+    Py_XDECREF(result);
+    return result != NULL;
+}
+
+static PyStatus configure(const interp_config_t *config)
+{
+    PyPreConfig before;
+    PyConfig python;
+    PyStatus status;
+    char executable[4096];
+
+    PyPreConfig_InitPythonConfig(&before);
+    before.configure_locale = 0; /* the VM's locale is not ours to set */
+    before.coerce_c_locale = 0;
+    before.utf8_mode = 1;
+    status = Py_PreInitialize(&before);
+    if (PyStatus_Exception(status))
+        return status;
+    PyConfig_InitPythonConfig(&python);
+    python.install_signal_handlers = 0;
+    python.parse_argv = 0;
+    python.faulthandler = 0;
+    /* sys.executable: with a venv its interpreter, so that pyvenv.cfg is found. */
+    if (config->virtual_env != NULL)
+        snprintf(executable, sizeof(executable), "%s/bin/python", config->virtual_env);
+    else
+        snprintf(executable, sizeof(executable), "%s", EP_PYTHON_EXECUTABLE);
+    status = PyConfig_SetBytesString(&python, &python.program_name, executable);
+    if (!PyStatus_Exception(status))
+        status = PyConfig_SetBytesString(&python, &python.executable, executable);
+    if (!PyStatus_Exception(status))
+        status = Py_InitializeFromConfig(&python);
+    PyConfig_Clear(&python);
+    return status;
+}
+
+static bool initialise(start_t *start)
+{
+    PyStatus status;
+
+    /* Extension modules look for Python's symbols in the global scope. */
+    if (dlopen(EP_LIBPYTHON, RTLD_NOW | RTLD_GLOBAL) == NULL) {
+        snprintf(start->error, start->size, "cannot load %s: %s", EP_LIBPYTHON, dlerror());
+        return false;
+    }
+    if (PyImport_AppendInittab("_erlang", PyInit__erlang) != 0) {
+        snprintf(start->error, start->size, "cannot register _erlang");
+        return false;
+    }
+    status = configure(start->config);
+    if (PyStatus_Exception(status)) {
+        snprintf(start->error, start->size, "Python does not start: %s",
+                 status.err_msg != NULL ? status.err_msg : "it asked for an exit");
+        return false;
+    }
+    main_interp = new_interp(INTERP_MAIN);
+    if (main_interp == NULL || !bootstrap(main_interp)) {
+        describe_exception("the bootstrap of the main interpreter failed", start->error,
+                           start->size);
+        PyEval_SaveThread();
+        return false;
+    }
+    PyEval_SaveThread();
+    return true;
+}
+
+/* The main interpreter's own thread: stays for ever as Python's main thread. */
+static void main_body(void *argument)
+{
+    start_t *start = argument;
+    parker_t parker;
+
+    start->ok = initialise(start);
+    pthread_mutex_lock(&start->lock);
+    start->is_done = true;
+    pthread_cond_signal(&start->done);
+    pthread_mutex_unlock(&start->lock);
+    parker_init(&parker);
+    parker.score = 0;
+    for (;;)
+        parker_wait(&parker, CLOCK_NEVER);
+}
+
+bool interp_main_start(const interp_config_t *config, char *error, size_t size)
+{
+    start_t start = {config, PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, false, false,
+                     error, size};
+
+    if (main_interp != NULL)
+        return true;
+    package_dir = strdup(config->package_dir);
+    if (package_dir == NULL || !thread_start("py:main", main_body, &start)) {
+        snprintf(error, size, "cannot start the thread of the main interpreter");
+        return false;
+    }
+    pthread_mutex_lock(&start.lock);
+    while (!start.is_done)
+        pthread_cond_wait(&start.done, &start.lock);
+    pthread_mutex_unlock(&start.lock);
+    return start.ok;
+}
+
+PyThreadState *interp_thread_new(interp_t *interp)
+{
+    return PyThreadState_New(interp->state);
+}
+
+void interp_thread_delete(PyThreadState *thread)
+{
+    PyThreadState_Clear(thread);
+    PyThreadState_DeleteCurrent();
+}
+
+bool interp_run_in_main(const char *name, const char *argument)
+{
+    PyThreadState *thread = interp_thread_new(main_interp);
+    PyObject *module = NULL;
+    PyObject *result = NULL;
+    bool ok = false;
+
+    if (thread == NULL)
+        return false;
+    PyEval_RestoreThread(thread);
+    module = PyImport_ImportModule("erlang._bootstrap");
+    if (module != NULL)
+        result = PyObject_CallMethod(module, name, "s", argument);
+    ok = result != NULL;
+    PyErr_Clear();
+    Py_XDECREF(result);
+    Py_XDECREF(module);
+    interp_thread_delete(thread);
+    return ok;
+}
+
+#if PY_VERSION_HEX >= 0x030C0000
+/* Creates the interpreter while attached to main; *thread is current afterwards. */
+static bool create_current(interp_kind_t kind, PyThreadState **thread, char *error, size_t size)
+{
+    PyInterpreterConfig config = {
+        .use_main_obmalloc = kind == INTERP_SHARED_GIL,
+        .allow_fork = 0,
+        .allow_exec = 0,
+        .allow_threads = 1,
+        .allow_daemon_threads = kind == INTERP_SHARED_GIL,
+        .check_multi_interp_extensions = 1,
+        .gil = kind == INTERP_OWN_GIL ? PyInterpreterConfig_OWN_GIL : PyInterpreterConfig_SHARED_GIL,
+    };
+    PyStatus status = Py_NewInterpreterFromConfig(thread, &config);
+
+    if (!PyStatus_Exception(status))
+        return true;
+    snprintf(error, size, "Python made no sub-interpreter: %s",
+             status.err_msg != NULL ? status.err_msg : "no reason given");
+    return false;
+}
+
+/* Creates it; the calling thread is detached before and after. */
+static bool create_detached(interp_kind_t kind, PyThreadState **thread, char *error, size_t size)
+{
+    PyThreadState *in_main = interp_thread_new(main_interp);
+    bool ok;
+
+    if (in_main == NULL) {
+        snprintf(error, size, "no memory for a thread state");
+        return false;
+    }
+    PyEval_RestoreThread(in_main);
+    ok = create_current(kind, thread, error, size);
+    if (ok) {
+        PyEval_SaveThread();
+        PyEval_RestoreThread(in_main);
+    }
+    interp_thread_delete(in_main);
+    return ok;
+}
+#else
+static bool create_detached(interp_kind_t kind, PyThreadState **thread, char *error, size_t size)
+{
+    (void)kind;
+    (void)thread;
+    snprintf(error, size, "sub-interpreters need Python 3.12 or newer");
+    return false;
+}
+#endif
+
+/* Whether the current thread state is the only one of its interpreter. */
+static bool is_alone(PyThreadState *thread)
+{
+    PyInterpreterState *state = PyThreadState_GetInterpreter(thread);
+    PyThreadState *other = PyInterpreterState_ThreadHead(state);
+
+    while (other != NULL) {
+        if (other != thread)
+            return false;
+        other = PyThreadState_Next(other);
+    }
+    return true;
+}
+
+/* Ends the interpreter of the current thread state, or leaves it with the threads that
+ * are still inside. */
+static bool end_current(PyThreadState *thread)
+{
+    if (!is_alone(thread)) {
+        interp_thread_delete(thread);
+        return false;
+    }
+    Py_EndInterpreter(thread);
+    return true;
+}
+
+static void end_detached(PyThreadState *thread)
+{
+    PyEval_RestoreThread(thread);
+    end_current(thread);
+}
+
+interp_t *interp_create(interp_kind_t kind, PyThreadState **thread, char *error, size_t size)
+{
+    interp_t *interp = new_interp(kind);
+    bool ok = false;
+
+    if (interp == NULL) {
+        snprintf(error, size, "no memory for an interpreter");
+        return NULL;
+    }
+    pthread_mutex_lock(&life_lock);
+    if (kind == INTERP_OWN_GIL && !has_anchors)
+        has_anchors = interp_run_in_main("import_anchors", "");
+    ok = create_detached(kind, thread, error, size);
+    if (ok) {
+        PyEval_RestoreThread(*thread);
+        ok = bootstrap(interp);
+        if (!ok)
+            describe_exception("the bootstrap of a sub-interpreter failed", error, size);
+        PyEval_SaveThread();
+        if (!ok)
+            end_detached(*thread);
+    }
+    pthread_mutex_unlock(&life_lock);
+    if (!ok) {
+        interp_release(interp);
+        return NULL;
+    }
+    return interp;
+}
+
+static void mark_ended(interp_t *interp)
+{
+    pthread_mutex_lock(&interp->lock);
+    interp->is_ended = true;
+    interp->seat = NULL;
+    interp->user = NULL;
+    pthread_mutex_unlock(&interp->lock);
+}
+
+bool interp_end(interp_t *interp, PyThreadState *thread)
+{
+    bool ended;
+
+    PyEval_SaveThread(); /* life_lock is never taken while attached */
+    pthread_mutex_lock(&life_lock);
+    PyEval_RestoreThread(thread);
+    interp_drain(interp);
+    mark_ended(interp);
+    ended = end_current(thread);
+    pthread_mutex_unlock(&life_lock);
+    return ended;
+}
+
+void interp_leave_behind(interp_t *interp)
+{
+    mark_ended(interp);
+}
+
+void interp_set_seat(interp_t *interp, struct seat *seat, queue_node_t *drain, void *user)
+{
+    pthread_mutex_lock(&interp->lock);
+    if (interp->seat == NULL && !interp->is_ended) {
+        interp->seat = seat;
+        interp->drain = drain;
+        interp->user = user;
+        atomic_store(&interp->is_drain_queued, false);
+    }
+    pthread_mutex_unlock(&interp->lock);
+}
+
+void interp_unset_seat(interp_t *interp, struct seat *seat)
+{
+    pthread_mutex_lock(&interp->lock);
+    if (interp->seat == seat) {
+        interp->seat = NULL;
+        interp->user = NULL;
+    }
+    pthread_mutex_unlock(&interp->lock);
+}
+
+void interp_drop(interp_t *interp, drop_t *drop)
+{
+    queue_push(&interp->drops, &drop->node);
+    if (atomic_exchange(&interp->is_drain_queued, true))
+        return;
+    pthread_mutex_lock(&interp->lock);
+    if (interp->seat == NULL || !seat_push(interp->seat, interp->drain, false))
+        atomic_store(&interp->is_drain_queued, false);
+    pthread_mutex_unlock(&interp->lock);
+}
+
+void interp_drain(interp_t *interp)
+{
+    list_t list;
+    queue_node_t *node;
+
+    if (!queue_has(&interp->drops))
+        return;
+    list_init(&list);
+    queue_take(&interp->drops, &list);
+    while ((node = list_pop(&list)) != NULL) {
+        Py_XDECREF(((drop_t *)node)->object);
+        free(node);
+    }
+}

@@ -1,0 +1,216 @@
+#include "module.h"
+
+#include "atoms.h"
+#include "callback.h"
+#include "executor.h"
+#include "interp.h"
+#include "names.h"
+#include "owner.h"
+#include "pycompat.h"
+#include "terms.h"
+
+/* ---- functions of the module; what users see is in the package `erlang` ---- */
+
+PyDoc_STRVAR(call_doc, "call(kind, name, args, kwargs)\n--\n\n"
+                       "Runs something in Erlang and waits. kind is 'call', 'state' or 'system'.");
+
+static PyObject *module_call(PyObject *module, PyObject *arguments)
+{
+    const char *kind;
+    PyObject *name;
+    PyObject *positional;
+    PyObject *keywords;
+    ERL_NIF_TERM kind_atom = atom_call;
+
+    if (!PyArg_ParseTuple(arguments, "sOOO", &kind, &name, &positional, &keywords))
+        return NULL;
+    if (kind[0] == 's')
+        kind_atom = kind[1] == 't' ? atom_state : atom_system;
+    return callback_call(module_state(module), kind_atom, name, positional, keywords);
+}
+
+PyDoc_STRVAR(self_doc, "self()\n--\n\n"
+                       "The Pid on whose behalf this code runs, or None. Does not block.");
+
+static PyObject *module_self(PyObject *module, PyObject *unused)
+{
+    pyworker_t *self = pyworker_self();
+    ErlNifEnv *env;
+    PyObject *pid;
+
+    (void)unused;
+    if (self == NULL || self->request == NULL || self->request->owner == NULL)
+        Py_RETURN_NONE;
+    env = enif_alloc_env();
+    pid = terms_from_term(module_state(module), env,
+                          enif_make_pid(env, &self->request->owner->pid));
+    enif_free_env(env);
+    return pid;
+}
+
+PyDoc_STRVAR(import_in_main_doc, "import_in_main(package)\n--\n\n"
+                                 "Imports the package in the main interpreter, once per VM.");
+
+static PyObject *module_import_in_main(PyObject *module, PyObject *name)
+{
+    const char *text = PyUnicode_AsUTF8(name);
+    PyThreadState *thread;
+
+    (void)module;
+    if (text == NULL)
+        return NULL;
+    Py_INCREF(name);
+    thread = PyEval_SaveThread();
+    interp_run_in_main("import_package", text);
+    PyEval_RestoreThread(thread);
+    Py_DECREF(name);
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(mark_doc, "mark_main_only(package)\n--\n\n"
+                       "Remembers, for the VM, that only the main interpreter can load it.");
+
+static PyObject *module_mark_main_only(PyObject *module, PyObject *name)
+{
+    const char *text = PyUnicode_AsUTF8(name);
+
+    (void)module;
+    if (text == NULL)
+        return NULL;
+    names_add(text);
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(is_main_only_doc, "is_main_only(package)\n--\n\n"
+                               "Whether mark_main_only was called with it.");
+
+static PyObject *module_is_main_only(PyObject *module, PyObject *name)
+{
+    const char *text = PyUnicode_AsUTF8(name);
+
+    (void)module;
+    return text == NULL ? NULL : PyBool_FromLong(names_has(text));
+}
+
+static PyMethodDef functions[] = {
+    {"call", module_call, METH_VARARGS, call_doc},
+    {"self", module_self, METH_NOARGS, self_doc},
+    {"import_in_main", module_import_in_main, METH_O, import_in_main_doc},
+    {"mark_main_only", module_mark_main_only, METH_O, mark_doc},
+    {"is_main_only", module_is_main_only, METH_O, is_main_only_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+/* ---- life ---- */
+
+module_state_t *module_state(PyObject *module)
+{
+    return PyModule_GetState(module);
+}
+
+static PyObject *main_dict(void)
+{
+    PyObject *module = PyImport_AddModule("__main__"); /* borrowed */
+
+    return module != NULL ? Py_NewRef(PyModule_GetDict(module)) : NULL;
+}
+
+static int module_exec(PyObject *module)
+{
+    module_state_t *state = module_state(module);
+
+    state->main_ns = main_dict();
+    state->eval_codes = PyDict_New();
+    state->exec_codes = PyDict_New();
+    state->empty_tuple = PyTuple_New(0);
+    state->str_main = PyUnicode_InternFromString("__main__");
+    state->str_name = PyUnicode_InternFromString("__name__");
+    state->str_builtins = PyUnicode_InternFromString("__builtins__");
+    if (state->main_ns == NULL || state->eval_codes == NULL || state->exec_codes == NULL ||
+        state->empty_tuple == NULL || state->str_main == NULL || state->str_name == NULL ||
+        state->str_builtins == NULL)
+        return -1;
+    return terms_init(module, state) ? 0 : -1;
+}
+
+/* An attribute of a module of the package; new, NULL with an exception set. */
+static PyObject *fetch(const char *module_name, const char *attribute)
+{
+    PyObject *module = PyImport_ImportModule(module_name);
+    PyObject *found = NULL;
+
+    if (module != NULL)
+        found = PyObject_GetAttrString(module, attribute);
+    Py_XDECREF(module);
+    return found;
+}
+
+bool module_complete(module_state_t *state)
+{
+    state->image = fetch("erlang._image", "image");
+    if (state->image != NULL)
+        state->is_main_only = fetch("erlang._bootstrap", "is_main_only");
+    if (state->is_main_only != NULL)
+        state->imports_main_only = fetch("erlang._bootstrap", "imports_main_only");
+    return state->imports_main_only != NULL;
+}
+
+/* Every object of the state, for the collector. */
+#define STATE_OBJECTS(X)                                                                           \
+    X(pid_type) X(ref_type) X(port_type) X(fun_type) X(atom_type) X(error) X(callback_error)       \
+    X(process_error) X(interrupt) X(image) X(is_main_only) X(imports_main_only) X(eval_codes)      \
+    X(exec_codes) X(main_ns) X(empty_tuple) X(str_main) X(str_name) X(str_builtins)
+
+static int module_traverse(PyObject *module, visitproc visit, void *arg)
+{
+    module_state_t *state = module_state(module);
+
+#define X(name) Py_VISIT(state->name);
+    STATE_OBJECTS(X)
+#undef X
+    return 0;
+}
+
+static int module_clear(PyObject *module)
+{
+    module_state_t *state = module_state(module);
+
+#define X(name) Py_CLEAR(state->name);
+    STATE_OBJECTS(X)
+#undef X
+    return 0;
+}
+
+static void module_free(void *module)
+{
+    module_clear(module);
+    terms_finish(module_state(module));
+}
+
+static PyModuleDef_Slot slots[] = {
+    {Py_mod_exec, module_exec},
+#if PY_VERSION_HEX >= 0x030C0000
+    {Py_mod_multiple_interpreters, Py_MOD_PER_INTERPRETER_GIL_SUPPORTED},
+#endif
+#if PY_VERSION_HEX >= 0x030D0000
+    {Py_mod_gil, Py_MOD_GIL_NOT_USED},
+#endif
+    {0, NULL},
+};
+
+static PyModuleDef definition = {
+    .m_base = PyModuleDef_HEAD_INIT,
+    .m_name = "_erlang",
+    .m_doc = "The C side of the package erlang.",
+    .m_size = sizeof(module_state_t),
+    .m_methods = functions,
+    .m_slots = slots,
+    .m_traverse = module_traverse,
+    .m_clear = module_clear,
+    .m_free = module_free,
+};
+
+PyMODINIT_FUNC PyInit__erlang(void)
+{
+    return PyModuleDef_Init(&definition);
+}

@@ -1,0 +1,15 @@
+/*
+ * names - a small set of strings shared by all interpreters: the packages that only
+ * the main interpreter can load.
+ *
+ * Threads: any. Names are added for good; there are few.
+ */
+#ifndef EP_NAMES_H
+#define EP_NAMES_H
+
+#include <stdbool.h>
+
+void names_add(const char *name);
+bool names_has(const char *name);
+
+#endif

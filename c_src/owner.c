@@ -1,0 +1,68 @@
+#include "owner.h"
+
+#include "executor.h"
+
+static ErlNifResourceType *type;
+
+static void on_down(ErlNifEnv *env, void *object, ErlNifPid *pid, ErlNifMonitor *monitor)
+{
+    owner_t *owner = object;
+    int slots;
+
+    (void)pid;
+    (void)monitor;
+    request_enter_scheduler(env);
+    atomic_store(&owner->is_dead, true);
+    slots = atomic_exchange(&owner->slots, 0);
+    for (int i = 0; i < slots; i++)
+        executor_slot_free();
+    if (atomic_load(&owner->requests) > 0)
+        executor_interrupt_owner(owner);
+    request_leave_scheduler();
+}
+
+bool owner_setup(ErlNifEnv *env, ErlNifResourceFlags flags)
+{
+    ErlNifResourceTypeInit init = {.down = on_down};
+
+    type = enif_open_resource_type_x(env, "py_owner", &init, flags, NULL);
+    return type != NULL;
+}
+
+ERL_NIF_TERM owner_make(ErlNifEnv *env)
+{
+    owner_t *owner = enif_alloc_resource(type, sizeof(*owner));
+    ErlNifMonitor monitor;
+    ERL_NIF_TERM term;
+
+    enif_self(env, &owner->pid);
+    atomic_init(&owner->is_dead, false);
+    atomic_init(&owner->requests, 0);
+    atomic_init(&owner->slots, 0);
+    enif_monitor_process(env, owner, &owner->pid, &monitor);
+    term = enif_make_resource(env, owner);
+    enif_release_resource(owner);
+    return term;
+}
+
+owner_t *owner_get(ErlNifEnv *env, ERL_NIF_TERM term)
+{
+    void *owner;
+
+    return enif_get_resource(env, term, type, &owner) ? owner : NULL;
+}
+
+owner_t *owner_acquire(owner_t *owner)
+{
+    enif_keep_resource(owner);
+    atomic_fetch_add(&owner->requests, 1);
+    return owner;
+}
+
+void owner_release(owner_t *owner)
+{
+    if (owner == NULL)
+        return;
+    atomic_fetch_sub(&owner->requests, 1);
+    enif_release_resource(owner);
+}

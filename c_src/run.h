@@ -1,0 +1,22 @@
+/*
+ * run - what a request does in Python: call a function, evaluate an expression,
+ * execute statements. The only place where a Python function is called with
+ * converted arguments.
+ */
+#ifndef EP_RUN_H
+#define EP_RUN_H
+
+#include "executor.h"
+
+/*
+ * Runs the request and returns its result, built in env: `{ok, Value}`, `ok` (exec),
+ * `{error, Reason}`, or `{py_elsewhere, Where}` when nothing was run because the
+ * request belongs into another interpreter (Where: main, or the package's name).
+ * Leaves no exception pending. GIL: held.
+ */
+ERL_NIF_TERM run_request(pyworker_t *self, request_t *request, ErlNifEnv *env);
+
+/* Whether result is `ok` or `{ok, _}`. */
+bool run_is_success(ErlNifEnv *env, ERL_NIF_TERM result);
+
+#endif

@@ -1,0 +1,427 @@
+#include "seat.h"
+
+#define SPARE_KEEP_NS 2000000000
+
+void seat_init(seat_t *seat, bool (*spawn)(seat_t *), void (*spawn_later)(seat_t *))
+{
+    pthread_mutex_init(&seat->lock, NULL);
+    seat->spare_keep = SPARE_KEEP_NS;
+    seat->spawn = spawn;
+    seat->spawn_later = spawn_later;
+    seat_open(seat);
+}
+
+void seat_open(seat_t *seat)
+{
+    pthread_mutex_lock(&seat->lock);
+    queue_init(&seat->arriving);
+    queue_init(&seat->nested);
+    atomic_store(&seat->awake, 0);
+    list_init(&seat->ready[0]);
+    list_init(&seat->ready[1]);
+    list_init(&seat->errands);
+    seat->home = NULL;
+    seat->idle = NULL;
+    seat->all = NULL;
+    seat->given_up = NULL;
+    seat->active = 0;
+    seat->workers = 0;
+    seat->lost = 0;
+    seat->is_closed = false;
+    seat->is_ended = false;
+    seat->wants_spare = false;
+    pthread_mutex_unlock(&seat->lock);
+}
+
+static bool has_work(seat_t *seat)
+{
+    return seat->ready[0].head != NULL || seat->ready[1].head != NULL ||
+           queue_has(&seat->arriving) || queue_has(&seat->nested);
+}
+
+static bool home_serves(const seat_t *seat)
+{
+    return seat->home != NULL && !seat->home->is_parked;
+}
+
+static void wake(worker_t *worker)
+{
+    worker->is_idle = false;
+    parker_notify(&worker->parker);
+}
+
+static bool wake_spare(seat_t *seat)
+{
+    worker_t *spare = seat->idle;
+
+    if (spare == NULL)
+        return false;
+    seat->idle = spare->next;
+    wake(spare);
+    return true;
+}
+
+static void drop_from_idle(seat_t *seat, worker_t *worker)
+{
+    worker_t **at = &seat->idle;
+
+    while (*at != NULL && *at != worker)
+        at = &(*at)->next;
+    if (*at == worker)
+        *at = worker->next;
+    worker->is_idle = false;
+}
+
+/* Lets somebody look at the queues; lock held. True: nobody is there and a spare
+ * has to be made. Keeps awake set: whoever comes will look. */
+static bool wake_server(seat_t *seat)
+{
+    if (seat->active > 0)
+        return false; /* looks when it ends or parks */
+    if (home_serves(seat)) {
+        if (seat->home->is_idle)
+            wake(seat->home);
+        return false;
+    }
+    if (wake_spare(seat) || seat->wants_spare)
+        return false;
+    seat->wants_spare = true;
+    return true;
+}
+
+/* Says that nobody looks any more, unless something came in meanwhile; lock held.
+ * True: something did, and the caller has to see to it. */
+static bool fall_asleep(seat_t *seat)
+{
+    atomic_store(&seat->awake, 0);
+    return has_work(seat) && atomic_exchange(&seat->awake, 1) == 0;
+}
+
+void seat_poke(seat_t *seat)
+{
+    bool spawn = false;
+
+    if (atomic_load(&seat->awake) != 0 || atomic_exchange(&seat->awake, 1) != 0)
+        return;
+    pthread_mutex_lock(&seat->lock);
+    spawn = wake_server(seat);
+    pthread_mutex_unlock(&seat->lock);
+    if (spawn)
+        seat->spawn_later(seat);
+}
+
+bool seat_push(seat_t *seat, queue_node_t *node, bool nested)
+{
+    if (!queue_push(nested ? &seat->nested : &seat->arriving, node))
+        return false;
+    seat_poke(seat);
+    return true;
+}
+
+bool seat_push_errand(seat_t *seat, queue_node_t *node)
+{
+    bool spawn = false;
+    bool ok;
+
+    pthread_mutex_lock(&seat->lock);
+    ok = !seat->is_ended;
+    if (ok) {
+        list_append(&seat->errands, node);
+        spawn = !wake_spare(seat) && !seat->wants_spare;
+        if (spawn)
+            seat->wants_spare = true;
+    }
+    pthread_mutex_unlock(&seat->lock);
+    if (spawn)
+        seat->spawn_later(seat);
+    return ok;
+}
+
+void seat_close(seat_t *seat)
+{
+    pthread_mutex_lock(&seat->lock);
+    seat->is_closed = true;
+    queue_close(&seat->nested, &seat->ready[1]);
+    queue_close(&seat->arriving, &seat->ready[0]);
+    atomic_store(&seat->awake, 1);
+    while (wake_spare(seat))
+        continue;
+    if (seat->home != NULL && seat->home->is_idle)
+        wake(seat->home);
+    pthread_mutex_unlock(&seat->lock);
+}
+
+static worker_t *find_serving(worker_t *worker, queue_node_t *node)
+{
+    while (worker != NULL && worker->current != node)
+        worker = worker->sibling;
+    return worker;
+}
+
+worker_t *seat_find(seat_t *seat, queue_node_t *node)
+{
+    worker_t *worker = find_serving(seat->all, node);
+
+    return worker != NULL ? worker : find_serving(seat->given_up, node);
+}
+
+static bool unlink_sibling(worker_t **at, worker_t *worker)
+{
+    while (*at != NULL && *at != worker)
+        at = &(*at)->sibling;
+    if (*at == NULL)
+        return false;
+    *at = worker->sibling;
+    return true;
+}
+
+/* The worker gives up its part; lock held. */
+static void retire(seat_t *seat, worker_t *worker)
+{
+    if (unlink_sibling(&seat->all, worker))
+        seat->workers--;
+    if (seat->home == worker)
+        seat->home = NULL;
+    if (seat->is_closed && seat->home != NULL && seat->home->is_idle)
+        wake(seat->home); /* it waits for all others to be gone */
+}
+
+bool seat_abandon(seat_t *seat, queue_node_t *node)
+{
+    worker_t *worker;
+    bool spawn = false;
+    bool found;
+
+    pthread_mutex_lock(&seat->lock);
+    worker = find_serving(seat->all, node);
+    found = worker != NULL && !worker->is_parked;
+    if (found) {
+        worker->is_lost = true;
+        if (!worker->is_errand)
+            seat->active--;
+        retire(seat, worker);
+        worker->sibling = seat->given_up;
+        seat->given_up = worker;
+        seat->lost++;
+        atomic_store(&seat->awake, 1);
+        spawn = wake_server(seat);
+    }
+    pthread_mutex_unlock(&seat->lock);
+    if (spawn)
+        seat->spawn_later(seat);
+    return found;
+}
+
+static void push_idle(seat_t *seat, worker_t *worker)
+{
+    worker->is_idle = true;
+    if (seat->home != worker) {
+        worker->next = seat->idle;
+        seat->idle = worker;
+    }
+}
+
+bool worker_enter(worker_t *worker, seat_t *seat, bool is_home)
+{
+    bool ok;
+
+    worker->seat = seat;
+    worker->next = NULL;
+    worker->current = NULL;
+    worker->is_errand = false;
+    worker->is_idle = false;
+    worker->is_parked = false;
+    worker->is_lost = false;
+    parker_init(&worker->parker);
+    pthread_mutex_lock(&seat->lock);
+    seat->wants_spare = false;
+    ok = !seat->is_ended;
+    if (ok) {
+        worker->sibling = seat->all;
+        seat->all = worker;
+        seat->workers++;
+        if (is_home)
+            seat->home = worker;
+        push_idle(seat, worker); /* a wake-up before the thread runs is remembered */
+    }
+    pthread_mutex_unlock(&seat->lock);
+    if (!ok)
+        parker_finish(&worker->parker);
+    return ok;
+}
+
+void worker_leave(worker_t *worker)
+{
+    seat_t *seat = worker->seat;
+
+    pthread_mutex_lock(&seat->lock);
+    if (worker->is_idle)
+        drop_from_idle(seat, worker);
+    if (worker->is_lost) {
+        unlink_sibling(&seat->given_up, worker);
+        seat->lost--;
+    } else {
+        retire(seat, worker);
+    }
+    pthread_mutex_unlock(&seat->lock);
+    parker_finish(&worker->parker);
+}
+
+static queue_node_t *pop_request(seat_t *seat)
+{
+    queue_node_t *node;
+
+    if (queue_has(&seat->nested))
+        queue_take(&seat->nested, &seat->ready[1]);
+    node = list_pop(&seat->ready[1]);
+    if (node != NULL)
+        return node;
+    if (seat->ready[0].head == NULL)
+        queue_take(&seat->arriving, &seat->ready[0]);
+    return list_pop(&seat->ready[0]);
+}
+
+/* Takes the next request for a worker that may start one, if the seat is free. */
+static queue_node_t *take_request(seat_t *seat)
+{
+    queue_node_t *node;
+
+    if (seat->active > 0)
+        return NULL;
+    do {
+        node = pop_request(seat);
+    } while (node == NULL && fall_asleep(seat));
+    if (node != NULL) {
+        seat->active++;
+        atomic_store_explicit(&seat->awake, 1, memory_order_relaxed);
+    }
+    return node;
+}
+
+/* A spare leaves requests to the home worker when that one is there. */
+static queue_node_t *take_as_spare(seat_t *seat, worker_t *worker)
+{
+    worker->is_errand = false;
+    if (seat->errands.head != NULL) {
+        worker->is_errand = true;
+        return list_pop(&seat->errands);
+    }
+    if (seat->home == NULL)
+        seat->home = worker; /* its home was lost */
+    if (seat->home == worker || !home_serves(seat))
+        return take_request(seat);
+    if (seat->active == 0 && (has_work(seat) || fall_asleep(seat)) && seat->home->is_idle)
+        wake(seat->home);
+    return NULL;
+}
+
+/* Takes what the worker may serve now, or enters it among the idle; lock held. */
+static queue_node_t *take_locked(worker_t *worker)
+{
+    seat_t *seat = worker->seat;
+    queue_node_t *node;
+
+    if (worker->is_idle)
+        drop_from_idle(seat, worker);
+    node = seat->home == worker && !seat->is_closed ? take_request(seat)
+                                                    : take_as_spare(seat, worker);
+    worker->current = node;
+    if (node == NULL)
+        push_idle(seat, worker);
+    return node;
+}
+
+queue_node_t *worker_next(worker_t *worker, void (*ended)(worker_t *), bool *ends)
+{
+    seat_t *seat = worker->seat;
+    queue_node_t *node = NULL;
+
+    pthread_mutex_lock(&seat->lock);
+    if (worker->current != NULL) {
+        if (ended != NULL)
+            ended(worker);
+        worker->current = NULL;
+        if (!worker->is_lost && !worker->is_errand)
+            seat->active--;
+    }
+    *ends = worker->is_lost;
+    if (!worker->is_lost)
+        node = take_locked(worker);
+    pthread_mutex_unlock(&seat->lock);
+    return node;
+}
+
+/* Whether an idle worker that found nothing is to end; lock held. */
+static bool is_done(worker_t *worker, bool waited_long)
+{
+    seat_t *seat = worker->seat;
+
+    if (worker == seat->home)
+        return seat->is_closed && seat->workers == 1;
+    return seat->is_closed || (waited_long && home_serves(seat));
+}
+
+queue_node_t *worker_wait(worker_t *worker)
+{
+    seat_t *seat = worker->seat;
+    queue_node_t *node;
+    bool notified = true;
+
+    pthread_mutex_lock(&seat->lock);
+    for (;;) {
+        int64_t due;
+
+        node = take_locked(worker);
+        if (node != NULL || is_done(worker, !notified))
+            break;
+        due = worker == seat->home ? CLOCK_NEVER : clock_now() + seat->spare_keep;
+        pthread_mutex_unlock(&seat->lock);
+        notified = parker_wait(&worker->parker, due);
+        pthread_mutex_lock(&seat->lock);
+    }
+    if (node == NULL) {
+        drop_from_idle(seat, worker);
+        if (worker == seat->home)
+            seat->is_ended = true;
+    }
+    pthread_mutex_unlock(&seat->lock);
+    return node;
+}
+
+bool worker_park(worker_t *worker)
+{
+    seat_t *seat = worker->seat;
+    bool home_stays;
+    bool spawn = false;
+
+    /* Somebody must be there to serve what the wait itself may depend on. */
+    pthread_mutex_lock(&seat->lock);
+    home_stays = home_serves(seat) && seat->home != worker;
+    if (!home_stays && seat->idle == NULL) {
+        pthread_mutex_unlock(&seat->lock);
+        if (!seat->spawn(seat))
+            return false;
+        pthread_mutex_lock(&seat->lock);
+    }
+    worker->is_parked = true;
+    if (!worker->is_errand)
+        seat->active--;
+    if (seat->active == 0 && (has_work(seat) || fall_asleep(seat)))
+        spawn = wake_server(seat);
+    pthread_mutex_unlock(&seat->lock);
+    if (spawn)
+        seat->spawn_later(seat);
+    return true;
+}
+
+void worker_resume(worker_t *worker)
+{
+    seat_t *seat = worker->seat;
+
+    pthread_mutex_lock(&seat->lock);
+    worker->is_parked = false;
+    if (!worker->is_errand)
+        seat->active++;
+    atomic_store(&seat->awake, 1);
+    pthread_mutex_unlock(&seat->lock);
+}

@@ -1,0 +1,110 @@
+/*
+ * seat - who serves an executor's requests: one is started at a time.
+ *
+ * Knows neither Erlang nor Python. A worker is a thread's part in it. The home
+ * worker serves every request it can; spares serve only while the home worker is
+ * parked or lost. A worker that parks (its request waits for Erlang) gives the
+ * seat back; going on never waits for the seat, so a resumed request and one that
+ * was started in between overlap. The seat is free when all have ended or wait.
+ *
+ * Errands are nodes that need no seat and are served by spares at once: nested
+ * requests of threads that serve no request, and interrupts.
+ *
+ *                  worker_next                    worker_park
+ *        +--------> serving ------------------------> parked
+ *   idle |            |  | worker_next                  |
+ *        +<-----------+  | seat_abandon    worker_resume|
+ *                        v                              v
+ *                       lost (ends at its next worker_next)   serving
+ *
+ * Threads: push from any thread. `lock` is a leaf; it may be taken while a GIL is
+ * held, because nobody waits for anything while holding it.
+ */
+#ifndef EP_SEAT_H
+#define EP_SEAT_H
+
+#include "queue.h"
+#include "thread.h"
+
+typedef struct seat seat_t;
+
+typedef struct worker {
+    seat_t *seat;
+    parker_t parker;       /* where it waits for work */
+    struct worker *next;   /* in seat->idle; guarded by seat->lock, like all below */
+    struct worker *sibling; /* in seat->all or seat->given_up */
+    queue_node_t *current; /* what it serves; NULL between requests */
+    bool is_errand;        /* current needs no seat */
+    bool is_idle;
+    bool is_parked;
+    bool is_lost; /* given up: nobody waits for it any more */
+} worker_t;
+
+struct seat {
+    queue_t arriving;
+    queue_t nested;     /* goes first */
+    _Atomic int awake;  /* 1: somebody will look at the queues */
+    pthread_mutex_t lock;
+    list_t ready[2];    /* [1]: nested */
+    list_t errands;
+    worker_t *home;     /* NULL when it was lost and nobody has its place yet */
+    worker_t *idle;     /* spares that sleep */
+    worker_t *all;      /* every worker that is not lost */
+    worker_t *given_up; /* the lost ones that have not come back */
+    int active;         /* requests started and not parked */
+    int workers;        /* length of all */
+    int lost;           /* length of given_up */
+    bool is_closed;   /* no more pushes */
+    bool is_ended;    /* the home worker has found all served and nobody left */
+    bool wants_spare; /* a spare is being made; stops a second one */
+    int64_t spare_keep; /* how long an unneeded spare stays, ns */
+    bool (*spawn)(seat_t *seat);      /* enters a spare and starts its thread; no lock held */
+    void (*spawn_later)(seat_t *seat); /* the same from a thread that must not do it itself */
+};
+
+void seat_init(seat_t *seat, bool (*spawn)(seat_t *), void (*spawn_later)(seat_t *));
+
+/* Makes an ended seat usable again; nobody else may use it, but late callers of
+ * seat_find may look. */
+void seat_open(seat_t *seat);
+
+/* False once the seat is closed. */
+bool seat_push(seat_t *seat, queue_node_t *node, bool nested);
+
+/* Gives node to a spare at once. False once the seat is closed. */
+bool seat_push_errand(seat_t *seat, queue_node_t *node);
+
+/* Makes somebody call worker_next soon though nothing was pushed. */
+void seat_poke(seat_t *seat);
+
+/* Every later push is refused; what is queued is still served. The home worker's
+ * worker_wait answers NULL when all is served and all other workers are gone. */
+void seat_close(seat_t *seat);
+
+/* Gives up the thread that serves node, if one does and it is not parked: a spare
+ * takes its place. True when a worker was given up. */
+bool seat_abandon(seat_t *seat, queue_node_t *node);
+
+/* The worker that serves node, a lost one too, or NULL. Caller holds seat->lock, so the answer
+ * stays true until it unlocks. */
+worker_t *seat_find(seat_t *seat, queue_node_t *node);
+
+/* Enters a worker as the home worker (is_home) or as a spare, before or on its own
+ * thread. False once the seat has ended. */
+bool worker_enter(worker_t *worker, seat_t *seat, bool is_home);
+void worker_leave(worker_t *worker);
+
+/* Ends what the worker serves and takes the next node if it may; never waits.
+ * NULL: nothing to do now; `*ends` tells whether the thread is to end (lost).
+ * ended(worker, node), if given, runs under seat->lock before node is let go. */
+queue_node_t *worker_next(worker_t *worker, void (*ended)(worker_t *), bool *ends);
+
+/* Waits for the next node. NULL: the thread is to end. Call detached. */
+queue_node_t *worker_wait(worker_t *worker);
+
+/* Gives the seat back while the request waits. False, and nothing changed, when no
+ * thread could be had to serve meanwhile. Call detached. */
+bool worker_park(worker_t *worker);
+void worker_resume(worker_t *worker);
+
+#endif

@@ -1,0 +1,59 @@
+/*
+ * slots - the rate limit: a counting semaphore whose line is in C.
+ *
+ * It is the request that stands in line, not its caller. First come, first served;
+ * nested requests (made by a callback) have a line of their own that goes first,
+ * so that a chain never waits behind requests that have not started.
+ *
+ * A slot is taken at admission and given back when the request's work ends; a
+ * parked request gives it back early and takes one again without waiting, so the
+ * count may pass the maximum for a moment.
+ *
+ *   slots_admit --> admitted: the caller goes on
+ *              \--> in line  --(slots_advance)--> start(node) on the advancing thread
+ *
+ * Threads: all from any thread. `lock` is a leaf held for a few instructions;
+ * start() is called without it.
+ */
+#ifndef EP_SLOTS_H
+#define EP_SLOTS_H
+
+#include "queue.h"
+
+#include <pthread.h>
+#include <stdint.h>
+
+typedef struct {
+    _Atomic int64_t count; /* slots taken */
+    _Atomic int64_t max;
+    _Atomic int64_t waiting; /* nodes in both lines */
+    queue_t arriving[2];     /* [1]: nested, goes first */
+    pthread_mutex_t lock;
+    list_t line[2];                      /* guarded by lock */
+    bool (*wanted)(queue_node_t *node);  /* false: cancelled meanwhile, needs no slot */
+    void (*start)(queue_node_t *node);   /* has a slot now */
+    void (*dropped)(queue_node_t *node); /* was not wanted any more */
+} slots_t;
+
+void slots_init(slots_t *slots, int64_t max, bool (*wanted)(queue_node_t *),
+                void (*start)(queue_node_t *), void (*dropped)(queue_node_t *));
+
+/* Takes a slot (true), or puts node in line (false; start comes later). */
+bool slots_admit(slots_t *slots, queue_node_t *node, bool nested);
+
+/* Takes a slot if one is free and nobody waits for it. */
+bool slots_try(slots_t *slots);
+
+/* Takes a slot whatever the count: a parked request that goes on. */
+void slots_retake(slots_t *slots);
+
+/* Gives a slot back. slots_advance must follow; between the two the caller may
+ * send its reply. */
+void slots_release(slots_t *slots);
+
+/* Starts those in line for whom there is room. */
+void slots_advance(slots_t *slots);
+
+void slots_set_max(slots_t *slots, int64_t max);
+
+#endif

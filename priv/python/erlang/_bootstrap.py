@@ -1,0 +1,150 @@
+"""What every interpreter runs once, right after it was made; and the import rules.
+
+Called by the C library only. A sub-interpreter cannot load every extension module,
+and some break for the whole process when a sub-interpreter is the first to import them.
+So before a sub-interpreter loads one from outside the standard library, the main
+interpreter imports its top-level package, once; if the sub-interpreter is then refused,
+the package is remembered as main-only.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.machinery
+import sys
+
+import _erlang
+
+__all__ = ["import_anchors", "import_package", "imports_main_only", "is_main_only", "setup"]
+
+# Single-phase modules and modules with global state: safe in own-GIL interpreters only
+# if the main interpreter loaded them first.
+ANCHORS = (
+    "datetime", "decimal", "sqlite3", "ssl", "asyncio", "ctypes", "zoneinfo", "hashlib",
+    "json", "socket", "select", "array", "zlib", "bz2", "lzma", "pickle", "random",
+    "uuid", "unicodedata", "xml.etree.ElementTree", "multiprocessing", "queue", "csv",
+)
+
+HELP = (
+    "{0} cannot be loaded in a sub-interpreter; call its functions without a context "
+    "(py:call({0}, ...)), or use a context of mode worker"
+)
+
+
+class ClosedInput:
+    """sys.stdin inside the VM: reading raises a sentence that says why."""
+
+    closed = True
+    encoding = "utf-8"
+    errors = "strict"
+
+    def _refuse(self, *_args: object) -> str:
+        raise OSError("standard input belongs to the Erlang VM; Python cannot read it")
+
+    read = readline = readlines = fileno = __next__ = _refuse  # type: ignore[assignment]
+
+    def __iter__(self) -> ClosedInput:
+        return self
+
+    def isatty(self) -> bool:
+        return False
+
+
+def setup(kind: str) -> None:
+    """Prepares the current interpreter; kind is main, shared_gil or own_gil."""
+    import threading  # noqa: F401  first, so that the home thread is its main thread
+
+    sys.stdin = ClosedInput()
+    import erlang  # noqa: F401
+
+    if kind != "main":
+        _hook_extension_modules()
+
+
+def import_anchors(_unused: str) -> None:
+    """Imports in the main interpreter what own-GIL interpreters share badly."""
+    for name in ANCHORS:
+        try:
+            importlib.import_module(name)
+        except ImportError:
+            pass  # not part of this Python
+
+
+def import_package(name: str) -> None:
+    """Imports a package in the main interpreter on behalf of a sub-interpreter."""
+    if name not in sys.modules:
+        importlib.import_module(name)
+
+
+def _is_standard(name: str) -> bool:
+    if sys.version_info >= (3, 10):
+        return name in sys.stdlib_module_names or name == "erlang"
+    return False  # there are no sub-interpreters there
+
+
+def _hook_extension_modules() -> None:
+    loader = importlib.machinery.ExtensionFileLoader
+    create, execute = loader.create_module, loader.exec_module
+
+    def guarded(original, package, *args):
+        try:
+            return original(*args)
+        except Exception as error:
+            _erlang.mark_main_only(package)
+            raise ImportError(HELP.format(package) + f" ({error})", name=package) from error
+
+    def create_module(self, spec):
+        package = spec.name.partition(".")[0]
+        if _is_standard(package):
+            return create(self, spec)
+        if not _erlang.is_main_only(package):
+            _erlang.import_in_main(package)
+        return guarded(create, package, self, spec)
+
+    def exec_module(self, module):
+        package = module.__spec__.name.partition(".")[0]
+        if _is_standard(package):
+            return execute(self, module)
+        return guarded(execute, package, self, module)
+
+    loader.create_module, loader.exec_module = create_module, exec_module
+
+
+def is_main_only(name: str) -> bool:
+    """Whether the package of a module name is known to load in main only."""
+    return _erlang.is_main_only(name.partition(".")[0])
+
+
+def _top_level_imports(source: str) -> set[str]:
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return set()  # running it tells what is wrong
+    names: set[str] = set()
+    for node in ast.walk(tree) if len(tree.body) < 1000 else tree.body:
+        if isinstance(node, ast.Import):
+            names.update(alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            names.add(node.module.partition(".")[0])
+    return names
+
+
+def imports_main_only(source: str) -> bool:
+    """Whether code imports a package that only the main interpreter can load.
+
+    Finds out by importing what is neither standard nor known yet.
+    """
+    if "import" not in source:
+        return False
+    for name in sorted(_top_level_imports(source)):
+        if _is_standard(name):
+            continue
+        if not _erlang.is_main_only(name) and name not in sys.modules:
+            try:
+                importlib.import_module(name)
+            except Exception:
+                pass  # if that was a refusal it is known now; else the code itself reports it
+        if _erlang.is_main_only(name):
+            return True
+    return False

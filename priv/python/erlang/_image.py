@@ -1,0 +1,198 @@
+"""What Erlang sees of objects that are not of a built-in type.
+
+The C converter handles the built-in types and calls :func:`image` for the rest. Which
+rule an object falls under depends on its type alone; it is looked up once for each
+type and remembered as long as the type lives.
+
+Importing this module imports none of the modules whose classes it knows: a class can
+only be met once somebody else has imported it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from _erlang import Atom
+
+__all__ = ["image"]
+
+_Rule = Callable[[Any], Any]
+
+_MICROSECONDS_PER_DAY = 86_400_000_000
+
+
+def image(obj: object) -> Any:
+    """Return an object of a built-in type that stands for ``obj``.
+
+    ``NotImplemented`` means that there is none, so that Erlang gets a handle (or
+    whatever the call asked for). Raises what the object's own methods raise.
+    """
+    cls = type(obj)
+    try:
+        rule = _rules.get(cls)
+    except TypeError:  # its metaclass made the class unhashable
+        return _find_rule(cls, obj)(obj)
+    if rule is None:
+        rule = _rules[cls] = _find_rule(cls, obj)
+    return rule(obj)
+
+
+# ---- rules ----
+
+
+def _none(obj: object) -> Any:
+    return NotImplemented
+
+
+def _isoformat(obj: Any) -> str:
+    return str(obj.isoformat())
+
+
+def _date(obj: Any) -> tuple[int, int, int]:
+    return (obj.year, obj.month, obj.day)
+
+
+def _timedelta(obj: Any) -> tuple[Atom, int]:
+    microseconds = obj.seconds * 1_000_000 + obj.microseconds
+    return (Atom("timedelta"), obj.days * _MICROSECONDS_PER_DAY + microseconds)
+
+
+def _enum(obj: Any) -> Any:
+    return obj.value
+
+
+def _bytes(obj: bytes | bytearray) -> bytes:
+    return bytes(memoryview(obj))
+
+
+def _complex(obj: complex) -> tuple[float, float]:
+    return (obj.real, obj.imag)
+
+
+def _mapping(obj: Mapping[Any, Any]) -> dict[Any, Any]:
+    return {key: obj[key] for key in obj}
+
+
+def _tolist(obj: Any) -> Any:
+    return obj.tolist()
+
+
+def _scalar(obj: Any) -> Any:
+    """A numpy scalar; some (longdouble) have no other Python type to turn into."""
+    value = obj.tolist()
+    if type(value) is not type(obj):
+        return value
+    return complex(obj) if obj.dtype.kind == "c" else float(obj)
+
+
+def _memoryview(obj: memoryview) -> Any:
+    if obj.ndim == 1 and obj.format in ("B", "c"):
+        return obj.tobytes()
+    try:
+        return obj.tolist()
+    except NotImplementedError:  # structures and the like
+        return NotImplemented
+
+
+def _buffer(obj: Any) -> Any:
+    with memoryview(obj) as view:
+        return _memoryview(view)
+
+
+def _dataclass_rule(cls: type) -> _Rule:
+    names = [field.name for field in sys.modules["dataclasses"].fields(cls)]
+
+    def fields(obj: object) -> dict[str, Any]:
+        return {name: getattr(obj, name) for name in names}
+
+    return fields
+
+
+# ---- which rule ----
+
+# Subclasses of built-in types whose metaclass is not `type`: their plain value. The base
+# class's own method, since the subclass may have another.
+_BUILTINS: dict[type, _Rule] = {
+    int: int.__int__,
+    float: float.__float__,
+    str: str.__str__,
+    bytes: _bytes,
+    bytearray: _bytes,
+    tuple: lambda obj: tuple.__getitem__(obj, slice(None)),
+    list: list.copy,
+    dict: dict.copy,
+    set: lambda obj: set.union(set(), obj),
+    frozenset: lambda obj: set.union(set(), obj),
+    complex: _complex,
+    memoryview: _memoryview,
+}
+
+# By name and home of the class: the home is asked for only if it is loaded.
+_KNOWN: dict[str, tuple[tuple[str, ...], _Rule]] = {
+    "datetime": (("datetime",), _isoformat),
+    "date": (("datetime",), _date),
+    "time": (("datetime",), _isoformat),
+    "timedelta": (("datetime",), _timedelta),
+    "Decimal": (("decimal",), str),
+    "Fraction": (("fractions",), str),
+    "UUID": (("uuid",), str),
+    "PurePath": (("pathlib",), str),
+    "deque": (("collections",), list),
+    "array": (("array",), _tolist),
+    "Array": (("ctypes", "_ctypes"), list),
+}
+
+
+def _find_rule(cls: type, obj: object) -> _Rule:
+    mro = cls.__mro__
+    if _is_one_of(mro, "enum", "Enum"):
+        return _enum
+    for base in mro:
+        rule = _BUILTINS.get(base)
+        if rule is not None:
+            return rule
+        homes, rule = _KNOWN.get(base.__name__, ((), _none))
+        if any(_class_in(home, base.__name__) is base for home in homes):
+            return rule
+    if "__dataclass_fields__" in _attributes(mro):
+        return _dataclass_rule(cls)
+    if "__array_interface__" in _attributes(mro):
+        return _array_rule(mro)
+    if issubclass(cls, Mapping):
+        return _mapping
+    return _buffer if _has_buffer(obj) else _none
+
+
+def _array_rule(mro: tuple[type, ...]) -> _Rule:
+    if _is_one_of(mro, "numpy", "generic"):
+        return _scalar
+    return _tolist if "tolist" in _attributes(mro) else _none
+
+
+def _attributes(mro: tuple[type, ...]) -> set[str]:
+    """Names the classes define themselves: asking an object could run anything."""
+    return {name for base in mro for name in vars(base)}
+
+
+def _class_in(module: str, name: str) -> object:
+    return getattr(sys.modules.get(module), name, None)
+
+
+def _is_one_of(mro: tuple[type, ...], module: str, name: str) -> bool:
+    return _class_in(module, name) in mro
+
+
+def _has_buffer(obj: Any) -> bool:
+    try:
+        memoryview(obj).release()
+    except TypeError:
+        return False
+    except Exception:  # a buffer, but a closed one
+        return True
+    return True
+
+
+_rules: WeakKeyDictionary[type, _Rule] = WeakKeyDictionary()

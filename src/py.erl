@@ -1,0 +1,420 @@
+-module(py).
+
+-include("py_doc.hrl").
+-include("py_request.hrl").
+?MODULEDOC("Call, evaluate and execute Python.\n\n"
+           "Every function takes names as atoms, binaries or strings, and as its last argument a time-out in\n"
+           "milliseconds, `infinity`, or a map of options: `timeout`, `kwargs`, `traceback`, `return`\n"
+           "(`value | handle`), `on_unknown` (`handle | repr | error`), `binary` (`auto | bytes | str`),\n"
+           "`overload` (`wait | fail`), `inline`. Without it calls have 30 seconds, calls of an explicit\n"
+           "context all the time they need.").
+
+%% Calls
+-export([call/3, call/4, call/5, call/6, eval/1, eval/2, eval/3, eval/4, exec/1, exec/2, exec/3]).
+-export([cast/3, cast/4, cast/5, spawn_call/3, spawn_call/4, spawn_call/5, await/1, await/2]).
+-export([parallel/1, parallel/2]).
+%% Objects
+-export([getattr/2, call_method/3, to_term/1, is_ref/1, repr/1]).
+%% Contexts
+-export([context/0, context/1, start_contexts/0, start_contexts/1, stop_contexts/0,
+         contexts_started/0, interrupt/1, register_pool/2, unregister_pool/1]).
+%% What this Python is
+-export([execution_mode/0, num_executors/0, subinterp_supported/0, owngil_supported/0,
+         free_threaded/0, version/0]).
+%% Callbacks and state
+-export([register_function/2, register_function/3, unregister_function/1]).
+-export([state_store/2, state_fetch/1, state_remove/1, state_keys/0, state_clear/0, state_incr/1,
+         state_incr/2, state_decr/1, state_decr/2]).
+%% Memory, modules, errors
+-export([memory_stats/0, memory_stats/1, gc/0, gc/1, reload/1, format_error/1]).
+-export([to_binary/1]).
+
+-export_type([name/0, kwargs/0, result/0, handle/0, options/0, timeout_or_options/0]).
+
+-type name() :: atom() | binary() | string().
+-type kwargs() :: #{name() => term()} | [{name(), term()}].
+-type result() :: {ok, term()} | {error, term()}.
+-opaque handle() :: reference().
+-type options() :: #{timeout => timeout(), kwargs => kwargs(), traceback => boolean(),
+                     return => value | handle, on_unknown => handle | repr | error,
+                     binary => auto | bytes | str, overload => wait | fail, inline => boolean()}.
+-type timeout_or_options() :: timeout() | options().
+
+-define(TIMEOUT, 30000).
+-define(IS_POOL(Pool, Function),
+        (is_atom(Pool) andalso (is_atom(Function) orelse is_binary(Function)))).
+
+%% ------------------------------------------------------------------------------------------
+%% call
+%% ------------------------------------------------------------------------------------------
+
+?DOC("Calls a function of a module, or a method of a handle: `call(Module, Function, Args)`,\n"
+     "`call(Handle, Method, Args)`. The function may be a dotted path. `'__main__'` is what the\n"
+     "calling process defined with `exec`.").
+-spec call(name() | handle(), name(), [term()]) -> result().
+call(Handle, Method, Args) when is_reference(Handle) ->
+    on_handle(Handle, Method, Args, #{}, default);
+call(Module, Function, Args) ->
+    py_request:implicit(py_options:call(Module, Function, Args, [], default, ?TIMEOUT)).
+
+?DOC("`call(Context, Module, Function, Args)`, `call(Pool, Module, Function, Args)`,\n"
+     "`call(Module, Function, Args, Kwargs)` or `call(Handle, Method, Args, Kwargs)`: a pid first is a\n"
+     "context; an atom first and an atom or binary third is a pool.").
+-spec call(pid() | name() | handle(), name(), name() | [term()], [term()] | kwargs()) -> result().
+call(Ctx, Module, Function, Args) when is_pid(Ctx) ->
+    py_context:run(Ctx, py_options:call(Module, Function, Args, [], default, infinity));
+call(Handle, Method, Args, Kwargs) when is_reference(Handle) ->
+    on_handle(Handle, Method, Args, Kwargs, default);
+call(Pool, Module, Function, Args) when ?IS_POOL(Pool, Function) ->
+    on_pool(Pool, Module, Function, Args, [], default);
+call(Module, Function, Args, Kwargs) ->
+    py_request:implicit(py_options:call(Module, Function, Args, Kwargs, default, ?TIMEOUT)).
+
+-spec call(pid() | name() | handle(), name(), name() | [term()], [term()] | kwargs(),
+           kwargs() | timeout_or_options()) -> result().
+call(Ctx, Module, Function, Args, T) when is_pid(Ctx) ->
+    py_context:run(Ctx, py_options:call(Module, Function, Args, [], T, infinity));
+call(Handle, Method, Args, Kwargs, T) when is_reference(Handle) ->
+    on_handle(Handle, Method, Args, Kwargs, T);
+call(Pool, Module, Function, Args, Kwargs) when ?IS_POOL(Pool, Function) ->
+    on_pool(Pool, Module, Function, Args, Kwargs, default);
+call(Module, Function, Args, Kwargs, T) ->
+    py_request:implicit(py_options:call(Module, Function, Args, Kwargs, T, ?TIMEOUT)).
+
+-spec call(atom(), name(), name(), [term()], kwargs(), timeout_or_options()) -> result().
+call(Pool, Module, Function, Args, Kwargs, T) when ?IS_POOL(Pool, Function) ->
+    on_pool(Pool, Module, Function, Args, Kwargs, T).
+
+on_pool(Pool, Module, Function, Args, Kwargs, T) ->
+    Request = py_options:call(Module, Function, Args, Kwargs, T, ?TIMEOUT),
+    case py_context_router:pool_place(Pool) of
+        {ok, Place} -> py_request:in_context(Place, Request);
+        Error -> Error
+    end.
+
+on_handle(Handle, Method, Args, Kwargs, T) ->
+    Request = py_options:call(Handle, Method, Args, Kwargs, T, ?TIMEOUT),
+    py_nif:is_handle(Handle) orelse erlang:error(badarg, [Handle, Method, Args]),
+    at_home(Handle, Request).
+
+at_home(Handle, Request) ->
+    case py_context:handle_place(Handle) of
+        {ok, Place} -> py_request:in_context(Place, Request);
+        error -> {error, {context_down, gone}}
+    end.
+
+%% ------------------------------------------------------------------------------------------
+%% eval, exec
+%% ------------------------------------------------------------------------------------------
+
+?DOC("Evaluates an expression in the calling process's namespace.").
+-spec eval(iodata()) -> result().
+eval(Code) ->
+    py_request:implicit(py_options:eval(Code, #{}, default, ?TIMEOUT)).
+
+?DOC("`eval(Code, Locals)` or `eval(Context, Code)`.").
+-spec eval(iodata() | pid(), map() | iodata()) -> result().
+eval(Ctx, Code) when is_pid(Ctx) ->
+    py_context:run(Ctx, py_options:eval(Code, #{}, default, infinity));
+eval(Code, Locals) ->
+    py_request:implicit(py_options:eval(Code, Locals, default, ?TIMEOUT)).
+
+?DOC("`eval(Code, Locals, T)` or `eval(Context, Code, Locals)`.").
+-spec eval(iodata() | pid(), map() | iodata(), timeout_or_options() | map()) -> result().
+eval(Ctx, Code, Locals) when is_pid(Ctx) ->
+    py_context:run(Ctx, py_options:eval(Code, Locals, default, infinity));
+eval(Code, Locals, T) ->
+    py_request:implicit(py_options:eval(Code, Locals, T, ?TIMEOUT)).
+
+-spec eval(pid(), iodata(), map(), timeout_or_options()) -> result().
+eval(Ctx, Code, Locals, T) when is_pid(Ctx) ->
+    py_context:run(Ctx, py_options:eval(Code, Locals, T, infinity)).
+
+?DOC("Executes statements; what they define stays in the calling process's namespace.").
+-spec exec(iodata()) -> ok | {error, term()}.
+exec(Code) ->
+    py_request:implicit(py_options:exec(Code, default, ?TIMEOUT)).
+
+?DOC("`exec(Code, T)` or `exec(Context, Code)`.").
+-spec exec(iodata() | pid(), timeout_or_options() | iodata()) -> ok | {error, term()}.
+exec(Ctx, Code) when is_pid(Ctx) ->
+    py_context:run(Ctx, py_options:exec(Code, default, infinity));
+exec(Code, T) ->
+    py_request:implicit(py_options:exec(Code, T, ?TIMEOUT)).
+
+-spec exec(pid(), iodata(), timeout_or_options()) -> ok | {error, term()}.
+exec(Ctx, Code, T) when is_pid(Ctx) ->
+    py_context:run(Ctx, py_options:exec(Code, T, infinity)).
+
+%% ------------------------------------------------------------------------------------------
+%% Several calls
+%% ------------------------------------------------------------------------------------------
+
+?DOC("Runs calls in parallel over the contexts; results in order.").
+-spec parallel([{name(), name(), [term()]} | {name(), name(), [term()], kwargs()}]) ->
+    {ok, [result()]}.
+parallel(Calls) ->
+    parallel(Calls, #{}).
+
+?DOC("With one deadline for all (`timeout`, 30 s) and at most `max` at a time. Items whose module is\n"
+     "`'__main__'` run in the calling process's context, one after another.").
+-spec parallel([tuple()], #{timeout => timeout(), max => pos_integer()}) -> {ok, [result()]}.
+parallel(Calls, Options) when is_list(Calls), is_map(Options) ->
+    {ok, py_parallel:run(Calls, Options, ?TIMEOUT)}.
+
+?DOC("Calls and forgets; a failure is logged. The call outlives the caller.").
+-spec cast(name(), name(), [term()]) -> ok.
+cast(Module, Function, Args) ->
+    py_async:cast(py_options:call(Module, Function, Args, [], default, ?TIMEOUT)).
+
+-spec cast(pid() | name(), name(), name() | [term()], [term()] | kwargs()) -> ok.
+cast(Ctx, Module, Function, Args) when is_pid(Ctx) ->
+    py_async:cast(Ctx, py_options:call(Module, Function, Args, [], default, infinity));
+cast(Pool, Module, Function, Args) when ?IS_POOL(Pool, Function) ->
+    py_async:cast_pool(Pool, py_options:call(Module, Function, Args, [], default, ?TIMEOUT));
+cast(Module, Function, Args, Kwargs) ->
+    py_async:cast(py_options:call(Module, Function, Args, Kwargs, default, ?TIMEOUT)).
+
+-spec cast(atom(), name(), name(), [term()], kwargs()) -> ok.
+cast(Pool, Module, Function, Args, Kwargs) when ?IS_POOL(Pool, Function) ->
+    py_async:cast_pool(Pool, py_options:call(Module, Function, Args, Kwargs, default, ?TIMEOUT)).
+
+?DOC("Calls without waiting; the caller gets `{py_response, Ref, Result}`, or awaits the Ref.").
+-spec spawn_call(name(), name(), [term()]) -> reference().
+spawn_call(Module, Function, Args) ->
+    spawn_call(Module, Function, Args, []).
+
+-spec spawn_call(pid() | name(), name(), name() | [term()], [term()] | kwargs()) -> reference().
+spawn_call(Ctx, Module, Function, Args) when is_pid(Ctx) ->
+    py_async:start(Ctx, py_options:call(Module, Function, Args, [], default, infinity));
+spawn_call(Module, Function, Args, Kwargs) ->
+    spawn_call(Module, Function, Args, Kwargs, ?TIMEOUT).
+
+-spec spawn_call(name(), name(), [term()], kwargs(), timeout_or_options()) -> reference().
+spawn_call(Module, Function, Args, Kwargs, T) ->
+    py_async:start(py_options:call(Module, Function, Args, Kwargs, T, ?TIMEOUT)).
+
+-spec await(reference()) -> result().
+await(Ref) ->
+    await(Ref, ?TIMEOUT).
+
+?DOC("The result of a Ref this module returned. A time-out cancels the call and leaves no message behind.").
+-spec await(reference(), timeout()) -> result().
+await(Ref, Timeout) when is_reference(Ref) ->
+    py_async:await(Ref, Timeout).
+
+%% ------------------------------------------------------------------------------------------
+%% Objects
+%% ------------------------------------------------------------------------------------------
+
+?DOC("An attribute of a handle's object.").
+-spec getattr(handle(), name()) -> result().
+getattr(Handle, Name) ->
+    of_handle(Handle, <<"getattr">>, [Handle, to_binary(Name)]).
+
+-spec call_method(handle(), name(), [term()]) -> result().
+call_method(Handle, Method, Args) ->
+    call(Handle, Method, Args).
+
+?DOC("The object behind a handle as a term; the handle itself when it has no Erlang image.").
+-spec to_term(handle()) -> result().
+to_term(Handle) ->
+    is_ref(Handle) orelse erlang:error(badarg, [Handle]),
+    at_home(Handle, py_options:call(<<"erlang._setup">>, <<"same">>, [Handle], [], default, ?TIMEOUT)).
+
+?DOC("Whether a term is a handle.").
+-spec is_ref(term()) -> boolean().
+is_ref(Term) ->
+    is_reference(Term) andalso py_nif:is_handle(Term).
+
+-spec repr(handle()) -> result().
+repr(Handle) ->
+    of_handle(Handle, <<"repr">>, [Handle]).
+
+of_handle(Handle, Function, Args) ->
+    is_ref(Handle) orelse erlang:error(badarg, [Handle]),
+    at_home(Handle, py_options:call(<<"builtins">>, Function, Args, [], default, ?TIMEOUT)).
+
+%% ------------------------------------------------------------------------------------------
+%% Contexts
+%% ------------------------------------------------------------------------------------------
+
+?DOC("Where the calling process's next call without context goes.").
+-spec context() -> pid() | {error, term()}.
+context() ->
+    py_context_router:get_context().
+
+?DOC("The context at an index of the router, from 1.").
+-spec context(pos_integer()) -> pid() | {error, term()}.
+context(N) ->
+    py_context_router:get_context(N).
+
+-spec start_contexts() -> {ok, [pid()]} | {error, term()}.
+start_contexts() ->
+    py_context_router:start().
+
+-spec start_contexts(#{contexts => pos_integer(), mode => py_context:mode()}) ->
+    {ok, [pid()]} | {error, term()}.
+start_contexts(Options) ->
+    py_context_router:start(Options).
+
+-spec stop_contexts() -> ok.
+stop_contexts() ->
+    py_context_router:stop().
+
+-spec contexts_started() -> boolean().
+contexts_started() ->
+    py_context_router:is_started().
+
+-spec interrupt(pid()) -> ok | not_running.
+interrupt(Ctx) ->
+    py_context:interrupt(Ctx).
+
+-spec register_pool(atom(), name() | {name(), name()}) -> ok | {error, term()}.
+register_pool(Pool, What) ->
+    py_context_router:register_pool(Pool, What).
+
+-spec unregister_pool(name() | {name(), name()}) -> ok | {error, term()}.
+unregister_pool(What) ->
+    py_context_router:unregister_pool(What).
+
+%% ------------------------------------------------------------------------------------------
+%% What this Python is
+%% ------------------------------------------------------------------------------------------
+
+?DOC("The mode the router's contexts really run in; before they started, the one they would.").
+-spec execution_mode() -> py_context:mode().
+execution_mode() ->
+    case py_context_router:contexts() of
+        [Ctx | _] ->
+            #{mode := Mode} = py_context:info(Ctx),
+            Mode;
+        [] ->
+            {ok, Mode} = py_context:mode(auto),
+            Mode
+    end.
+
+?DOC("How many executors the router's contexts have; 4 by default in multi_executor.").
+-spec num_executors() -> pos_integer().
+num_executors() ->
+    case execution_mode() of
+        multi_executor -> py_config:get(num_executors);
+        _ -> max(1, py_context_router:num_contexts())
+    end.
+
+-spec subinterp_supported() -> boolean().
+subinterp_supported() ->
+    element(2, py_nif:features()).
+
+-spec owngil_supported() -> boolean().
+owngil_supported() ->
+    element(2, py_nif:features()) andalso not free_threaded().
+
+-spec free_threaded() -> boolean().
+free_threaded() ->
+    element(3, py_nif:features()).
+
+?DOC("The version of the Python the library was built with, such as `<<\"3.13.0\">>`.").
+-spec version() -> {ok, binary()}.
+version() ->
+    {ok, list_to_binary(element(1, py_nif:features()))}.
+
+%% ------------------------------------------------------------------------------------------
+%% Callbacks and state
+%% ------------------------------------------------------------------------------------------
+
+-spec register_function(name(), fun(([term()]) -> term()) | fun(([term()], map()) -> term())) -> ok.
+register_function(Name, Fun) ->
+    py_callback:register(Name, Fun).
+
+-spec register_function(name(), module(), atom()) -> ok.
+register_function(Name, Module, Function) ->
+    py_callback:register(Name, Module, Function).
+
+-spec unregister_function(name()) -> ok.
+unregister_function(Name) ->
+    py_callback:unregister(Name).
+
+-spec state_store(term(), term()) -> ok | {error, full}.
+state_store(Key, Value) -> py_state:store(Key, Value).
+
+-spec state_fetch(term()) -> {ok, term()} | {error, not_found}.
+state_fetch(Key) -> py_state:fetch(Key).
+
+-spec state_remove(term()) -> ok.
+state_remove(Key) -> py_state:remove(Key).
+
+-spec state_keys() -> [term()].
+state_keys() -> py_state:keys().
+
+-spec state_clear() -> ok.
+state_clear() -> py_state:clear().
+
+-spec state_incr(term()) -> integer() | {error, full | not_a_counter}.
+state_incr(Key) -> py_state:incr(Key).
+
+-spec state_incr(term(), integer()) -> integer() | {error, full | not_a_counter}.
+state_incr(Key, Amount) -> py_state:incr(Key, Amount).
+
+-spec state_decr(term()) -> integer() | {error, full | not_a_counter}.
+state_decr(Key) -> py_state:decr(Key).
+
+-spec state_decr(term(), integer()) -> integer() | {error, full | not_a_counter}.
+state_decr(Key, Amount) -> py_state:decr(Key, Amount).
+
+%% ------------------------------------------------------------------------------------------
+%% Memory, modules, errors
+%% ------------------------------------------------------------------------------------------
+
+?DOC("`gc_stats`, `gc_count`, `gc_threshold` and, when tracemalloc traces, `traced_memory_current` and\n"
+     "`traced_memory_peak` (bytes), of the context that the next call would take.").
+-spec memory_stats() -> {ok, map()} | {error, term()}.
+memory_stats() ->
+    stats(call(<<"erlang._setup">>, <<"memory_stats">>, [])).
+
+-spec memory_stats(pid()) -> {ok, map()} | {error, term()}.
+memory_stats(Ctx) ->
+    stats(call(Ctx, <<"erlang._setup">>, <<"memory_stats">>, [])).
+
+stats({ok, Stats}) ->
+    {ok, maps:from_list([{binary_to_existing_atom(Key), Value} || {Key, Value} <- maps:to_list(Stats),
+                         lists:member(Key, [<<"gc_stats">>, <<"gc_count">>, <<"gc_threshold">>,
+                                            <<"traced_memory_current">>, <<"traced_memory_peak">>])])};
+stats(Error) ->
+    %% These are the keys above, as atoms.
+    _ = [gc_stats, gc_count, gc_threshold, traced_memory_current, traced_memory_peak],
+    Error.
+
+?DOC("Runs Python's garbage collector: how many unreachable objects it found.").
+-spec gc() -> {ok, non_neg_integer()} | {error, term()}.
+gc() ->
+    call(<<"erlang._setup">>, <<"collect">>, []).
+
+?DOC("Of one generation (0, 1 or 2), or of an explicit context.").
+-spec gc(0..2 | pid()) -> {ok, non_neg_integer()} | {error, term()}.
+gc(Ctx) when is_pid(Ctx) ->
+    call(Ctx, <<"erlang._setup">>, <<"collect">>, []);
+gc(Generation) when Generation >= 0, Generation =< 2 ->
+    call(<<"erlang._setup">>, <<"collect">>, [Generation]).
+
+?DOC("Reloads a module in every context that has loaded it.").
+-spec reload(name()) -> ok | {error, [{pid(), term()}]}.
+reload(Module) ->
+    Name = to_binary(Module),
+    Results = [{Ctx, call(Ctx, <<"erlang._setup">>, <<"reload">>, [Name])}
+               || {Ctx, _} <- py_context:all()],
+    case [{Ctx, Reason} || {Ctx, {error, Reason}} <- Results] of
+        [] -> ok;
+        Errors -> {error, Errors}
+    end.
+
+?DOC("What Python would print for an error reason of this library.").
+-spec format_error(term()) -> unicode:chardata().
+format_error(Reason) ->
+    py_error:format(Reason).
+
+?HIDDEN.
+-spec to_binary(name()) -> binary().
+to_binary(Name) when is_binary(Name) -> Name;
+to_binary(Name) when is_atom(Name) -> atom_to_binary(Name);
+to_binary(Name) when is_list(Name) -> unicode:characters_to_binary(Name).

@@ -1,0 +1,59 @@
+-module(py_async).
+
+-include("py_doc.hrl").
+-include("py_request.hrl").
+?MODULEDOC("Calls whose caller does not wait: casts, and calls that are awaited later.").
+
+-export([cast/1, cast/2, cast_pool/2, start/1, start/2, await/2]).
+
+-spec cast(py_request:request()) -> ok.
+cast(Request) ->
+    cast_to(py_request:destination(Request), Request).
+
+-spec cast(pid(), py_request:request()) -> ok.
+cast(Ctx, Request) ->
+    cast_to(py_context:place(Ctx), Request).
+
+-spec cast_pool(atom(), py_request:request()) -> ok.
+cast_pool(Pool, Request) ->
+    cast_to(py_context_router:pool_place(Pool), Request).
+
+cast_to({ok, Place}, Request) ->
+    py_request:cast(Place, Request);
+cast_to({error, Reason}, #request{target = Target, function = Function}) ->
+    logger:warning("A Python cast of ~tp:~tp failed: ~tp", [Target, Function, Reason]).
+
+?DOC("Starts a request where the caller's next call would go.").
+-spec start(py_request:request()) -> reference().
+start(Request) ->
+    start_at(py_request:destination(Request), Request).
+
+?DOC("Starts a request in an explicit context.").
+-spec start(pid(), py_request:request()) -> reference().
+start(Ctx, Request) ->
+    start_at(py_context:place(Ctx), Request).
+
+start_at({ok, Place}, Request) ->
+    py_request:start_response(Place, Request);
+start_at({error, _} = Error, _Request) ->
+    Ref = py_nif:ticket(),
+    self() ! {py_response, Ref, Error},
+    Ref.
+
+?DOC("Waits for `{py_response, Ref, Result}`. At the time-out the call is cancelled; nothing is left in\n"
+     "the mailbox.").
+-spec await(reference(), timeout()) -> py:result().
+await(Ref, Timeout) ->
+    receive
+        {py_response, Ref, Result} -> Result
+    after py_request:remaining(Timeout) ->
+        case cancel(Ref) of
+            replied -> receive {py_response, Ref, Result} -> Result after 100 -> {error, timeout} end;
+            _ -> {error, timeout}
+        end
+    end.
+
+cancel(Ref) ->
+    try py_nif:cancel(py_nif:ticket_token(Ref))
+    catch error:badarg -> erlang:error(badarg, [Ref])
+    end.

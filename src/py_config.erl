@@ -1,0 +1,112 @@
+-module(py_config).
+
+-include("py_doc.hrl").
+-include("py_request.hrl").
+?MODULEDOC("The application's settings: checked at start, then read from a persistent term.").
+
+%% API
+-export([load/0, get/1, flags/0, overload_wait/1, format_error/1]).
+
+-export_type([key/0]).
+
+-type key() :: atom().
+
+-define(TERM, {?MODULE, settings}).
+-define(HOT, {?MODULE, hot}).
+
+?DOC("Reads and checks all settings. `{error, Sentence}` names the key, the value and what is allowed.").
+-spec load() -> ok | {error, {bad_setting, key(), term(), string()}}.
+load() ->
+    try maps:from_list([{Key, setting(Key, Default, Check)} || {Key, Default, Check} <- table()]) of
+        Settings ->
+            persistent_term:put(?TERM, Settings),
+            persistent_term:put(?HOT, {base_flags(Settings), maps:get(overload_wait, Settings)}),
+            ok
+    catch
+        throw:{bad_setting, _, _, _} = Bad -> {error, Bad}
+    end.
+
+?DOC("A setting's value.").
+-spec get(key()) -> term().
+get(Key) ->
+    maps:get(Key, persistent_term:get(?TERM)).
+
+?DOC("The options every request starts from (`traceback` and `binary`).").
+-spec flags() -> non_neg_integer().
+flags() ->
+    element(1, persistent_term:get(?HOT)).
+
+?DOC("How long a call with this time-out may stand in line, in milliseconds.").
+-spec overload_wait(timeout()) -> timeout().
+overload_wait(Timeout) ->
+    case element(2, persistent_term:get(?HOT)) of
+        0 -> Timeout;
+        Wait -> min(Wait, Timeout)
+    end.
+
+?DOC("The sentence for a wrong setting.").
+-spec format_error({bad_setting, key(), term(), string()}) -> string().
+format_error({bad_setting, Key, Value, Allowed}) ->
+    lists:flatten(io_lib:format("erlang_python: the setting ~p is ~p; allowed is ~s",
+                                [Key, Value, Allowed])).
+
+base_flags(#{traceback := Traceback, binary := Binary}) ->
+    case Traceback of true -> ?FLAG_TRACEBACK; false -> 0 end
+        bor case Binary of
+                bytes -> ?FLAG_BINARY_BYTES;
+                str -> ?FLAG_BINARY_STR;
+                auto -> 0
+            end.
+
+setting(Key, Default, {Allowed, Check}) ->
+    case application:get_env(erlang_python, Key) of
+        undefined when is_function(Default) -> Default();
+        undefined -> Default;
+        {ok, Value} ->
+            try Check(Value) of
+                true -> Value;
+                false -> throw({bad_setting, Key, Value, Allowed})
+            catch
+                error:_ -> throw({bad_setting, Key, Value, Allowed})
+            end
+    end.
+
+table() ->
+    Positive = {"a positive integer", fun(V) -> is_integer(V) andalso V > 0 end},
+    Maybe = {"a positive integer", fun(V) -> V =:= undefined orelse (is_integer(V) andalso V > 0) end},
+    Boolean = {"true or false", fun is_boolean/1},
+    Strings = {"a list of strings, binaries or atoms", fun(V) -> lists:all(fun is_name/1, V) end},
+    Limit = {"a positive integer or infinity",
+             fun(V) -> V =:= infinity orelse (is_integer(V) andalso V > 0) end},
+    Schedulers = fun() -> erlang:system_info(schedulers) end,
+    [{num_contexts, undefined, Maybe},
+     {context_mode, auto,
+      {"auto, free_threaded, owngil, subinterp, multi_executor or worker",
+       fun(V) -> lists:member(V, [auto, free_threaded, owngil, subinterp, multi_executor, worker,
+                                  isolated]) end}},
+     {max_concurrent, fun() -> Schedulers() * 2 + 1 end, Positive},
+     {num_executors, 4, {"an integer from 1 to 256",
+                         fun(V) -> is_integer(V) andalso V >= 1 andalso V =< 256 end}},
+     {num_workers, undefined, Maybe},
+     {num_subinterp_workers, undefined, Maybe},
+     {num_async_workers, 2, Positive},
+     {max_async_tasks, 100000, Positive},
+     {max_threads, 4096, Positive},
+     {thread_stack, 16, {"an integer from 1 to 1024 (MB)",
+                         fun(V) -> is_integer(V) andalso V >= 1 andalso V =< 1024 end}},
+     {max_contexts, 64, Positive},
+     {imports, [], Strings},
+     {paths, [], Strings},
+     {preload, undefined, {"Python source as iodata",
+                           fun(V) -> V =:= undefined orelse iolist_size(V) >= 0 end}},
+     {venv, undefined, {"a directory as string or binary", fun is_name/1}},
+     {traceback, false, Boolean},
+     {binary, auto, {"auto, bytes or str", fun(V) -> lists:member(V, [auto, bytes, str]) end}},
+     {max_callback_depth, 1000, Positive},
+     {interrupt_grace, 1000, Positive},
+     {max_state_entries, infinity, Limit},
+     {overload_wait, 0, {"a time in milliseconds, 0 for as long as the deadline allows",
+                         fun(V) -> is_integer(V) andalso V >= 0 end}}].
+
+is_name(Name) ->
+    is_atom(Name) orelse is_binary(Name) orelse (is_list(Name) andalso io_lib:printable_unicode_list(Name)).

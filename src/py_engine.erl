@@ -1,0 +1,89 @@
+-module(py_engine).
+-behaviour(gen_server).
+
+-include("py_doc.hrl").
+?MODULEDOC("Starts Python and hears what the library has to say (threads given up, interpreters left\n"
+           "behind, failed casts); all of it goes to the log.").
+
+%% API
+-export([start_link/0, ensure_pool/1]).
+%% gen_server
+-export([init/1, handle_call/3, handle_cast/2, handle_info/2, terminate/2]).
+
+-spec start_link() -> {ok, pid()} | {error, term()}.
+start_link() ->
+    gen_server:start_link({local, ?MODULE}, ?MODULE, [], [{timeout, infinity}]).
+
+?DOC("Starts the executors of mode multi_executor, once; other modes need nothing.").
+-spec ensure_pool(py_context:mode()) -> ok | {error, term()}.
+ensure_pool(multi_executor) ->
+    gen_server:call(?MODULE, ensure_pool, infinity);
+ensure_pool(_Mode) ->
+    ok.
+
+?HIDDEN.
+init([]) ->
+    process_flag(trap_exit, true),
+    Settings = {py_config:get(max_concurrent), py_config:get(thread_stack) * 1024 * 1024,
+                py_config:get(max_threads), py_config:get(interrupt_grace),
+                py_config:get(max_callback_depth)},
+    Tag = make_ref(),
+    case py_nif:setup(Settings, self()) of
+        ok ->
+            ok = py_nif:main_start(package_dir(), virtual_env(), Tag),
+            receive
+                {py_main, Tag, ok} -> {ok, #{pool => 0}};
+                {py_main, Tag, {error, Why}} -> {stop, {python, Why}}
+            end;
+        {error, Reason} ->
+            {stop, Reason}
+    end.
+
+package_dir() ->
+    unicode:characters_to_binary(filename:join(code:priv_dir(erlang_python), "python")).
+
+%% The setting first, then what a Python user exported.
+virtual_env() ->
+    case py_config:get(venv) of
+        undefined -> unicode:characters_to_binary(os:getenv("VIRTUAL_ENV", ""));
+        Dir -> unicode:characters_to_binary(Dir)
+    end.
+
+?HIDDEN.
+handle_call(ensure_pool, _From, #{pool := 0} = State) ->
+    Size = py_config:get(num_executors),
+    Tag = make_ref(),
+    case py_nif:pool_open(Size, Tag) of
+        ok ->
+            _ = [receive {py_opened, Tag, Result} -> Result end || _ <- lists:seq(1, Size)],
+            {reply, ok, State#{pool := Size}};
+        {error, _} = Error ->
+            {reply, Error, State}
+    end;
+handle_call(ensure_pool, _From, State) ->
+    {reply, ok, State};
+handle_call(Call, _From, State) ->
+    {reply, {error, {badarg, Call}}, State}.
+
+?HIDDEN.
+handle_cast(_Cast, State) ->
+    {noreply, State}.
+
+?HIDDEN.
+handle_info({py_event, {What, Executor}}, State) ->
+    logger:warning("Python executor ~ts: ~ts", [Executor, sentence(What)]),
+    {noreply, State};
+handle_info({Ref, {error, Reason}}, State) when is_reference(Ref) ->
+    logger:warning("A Python cast failed: ~tp", [Reason]),
+    {noreply, State};
+handle_info(_Info, State) ->
+    {noreply, State}.
+
+sentence(thread_given_up) ->
+    "a thread did not stop within interrupt_grace and was given up; another serves in its place";
+sentence(left_behind) ->
+    "its interpreter was left behind when it closed, because other threads are still inside".
+
+?HIDDEN.
+terminate(_Reason, _State) ->
+    py_nif:pool_close().

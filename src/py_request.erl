@@ -1,0 +1,393 @@
+-module(py_request).
+
+-include("py_doc.hrl").
+-include("py_request.hrl").
+?MODULEDOC("How a request gets to Python and its reply back, without a process in between.\n\n"
+           "What a process needs for that is kept in its dictionary under `'$py'`: its owner\n"
+           "resource (made at its first call, watches it), where its calls go, its namespaces,\n"
+           "and, in a process that runs a callback, the chain it belongs to.").
+
+%% API
+-export([implicit/1, in_context/2, in_env/3, start/2, start_response/2, cast/2, await/3]).
+-export([destination/1, implicitly/1, settled/2, with_timeout/2]).
+-export([call_in/6, eval_in/4, exec_in/3]).
+-export([adopt/1, bind/1, unbind/0, binding/0, owner/0, where/0, remaining/1]).
+
+-export_type([place/0, request/0]).
+
+-type place() :: {pid(), py_nif:context()}.
+-type request() :: #request{}.
+-type binding() :: {index, pos_integer()} | {context, place()}.
+
+-record(py, {
+    owner :: py_nif:owner(),
+    bound :: undefined | binding(),
+    sticky :: undefined | place(),
+    namespaces = #{} :: #{py_nif:context() => py_nif:namespace()},
+    depth = 0 :: non_neg_integer(),
+    deadline = infinity :: infinity | integer()
+}).
+
+-define(KEY, '$py').
+
+%% ------------------------------------------------------------------------------------------
+%% Running a request
+%% ------------------------------------------------------------------------------------------
+
+?DOC("Runs a request without explicit context: routed, placed where its imports or handles live.").
+-spec implicit(request()) -> ok | {ok, term()} | {error, term()}.
+implicit(Request) ->
+    implicit(Request, state()).
+
+implicit(Request, #py{bound = undefined, sticky = undefined} = State) ->
+    case py_context_router:pick(Request) of
+        {ok, Place} -> plain(first(Request, Place, State));
+        Error -> Error
+    end;
+implicit(Request, #py{bound = undefined, sticky = Place} = State) ->
+    case routed(Request, Place, State) of
+        {context_down, Reason} -> implicit(Request, forget(Place, Reason, State));
+        Result -> Result
+    end;
+implicit(Request, #py{bound = {index, Index}} = State) ->
+    case py_context_router:place(Index) of
+        {ok, Place} -> plain(routed(Request, Place, State));
+        Error -> Error
+    end;
+implicit(Request, #py{bound = {context, Place}} = State) ->
+    plain(routed(Request, Place, State)).
+
+%% The context of the process's namespace is gone: it starts anew elsewhere.
+forget({Pid, Ctx}, Reason, State) ->
+    logger:warning("Python context ~p is gone (~p): the namespace of ~p there is lost",
+                   [Pid, Reason, self()]),
+    State1 = State#py{sticky = undefined, namespaces = maps:remove(Ctx, State#py.namespaces)},
+    store(State1),
+    State1.
+
+%% A request that was not accepted because its context is gone.
+plain({context_down, _} = Reason) -> {error, Reason};
+plain(Result) -> Result.
+
+%% A process without a namespace: code may be placed, a call of a module needs no namespace.
+first(#request{op = ?OP_CALL, target = Target} = Request, Place, State) ->
+    Flags = Request#request.flags bor any_executor(Target) bor ?FLAG_IMPLICIT,
+    settle(Request, submit(Place, namespace_if_any(Place, State), Request, Flags, State), State);
+first(Request, Place, State) ->
+    Flags = Request#request.flags bor ?FLAG_IMPLICIT bor ?FLAG_PLACING,
+    {Namespace, State1} = namespace(Place, State),
+    case submit(Place, Namespace, Request, Flags, State1) of
+        {py_elsewhere, main} ->
+            case py_context_router:main_place() of
+                {ok, Main} -> stick(Request, Main, State);
+                Error -> Error
+            end;
+        {context_down, _} = Down ->
+            Down;
+        Result ->
+            store(State1#py{sticky = Place}),
+            Result
+    end.
+
+stick(Request, Place, State) ->
+    {Namespace, State1} = namespace(Place, State),
+    store(State1#py{sticky = Place}),
+    submit(Place, Namespace, Request, Request#request.flags, State1).
+
+routed(#request{op = ?OP_CALL} = Request, Place, State) ->
+    Flags = Request#request.flags bor ?FLAG_IMPLICIT,
+    settle(Request, submit(Place, namespace_if_any(Place, State), Request, Flags, State), State);
+routed(Request, Place, State) ->
+    {Namespace, State1} = namespace(Place, State),
+    store(State1),
+    submit(Place, Namespace, Request, Request#request.flags, State1).
+
+any_executor('__main__') -> 0;
+any_executor(<<"__main__">>) -> 0;
+any_executor("__main__") -> 0;
+any_executor(_) -> ?FLAG_ANY_EXECUTOR.
+
+%% Passes an unrun request on to where what it names lives.
+settle(Request, {py_elsewhere, main}, State) ->
+    case py_context_router:main_place() of
+        {ok, Main} ->
+            submit(Main, namespace_if_any(Main, State), Request, Request#request.flags, State);
+        Error ->
+            Error
+    end;
+settle(Request, {error, {badarg, Path, other_interpreter}} = Error, State) ->
+    case handle_place(Path, Request) of
+        {ok, Place} ->
+            submit(Place, namespace_if_any(Place, State), Request, Request#request.flags, State);
+        error ->
+            Error
+    end;
+settle(_Request, Result, _State) ->
+    Result.
+
+%% The context of the handle that Path leads to.
+handle_place([], #request{target = Handle}) ->
+    py_context:handle_place(Handle);
+handle_place([Position | Path], #request{args = Args}) when is_integer(Position) ->
+    handle_place_in(Path, lists:nth(Position, Args));
+handle_place([Key | Path], #request{kwargs = Kwargs}) when is_map(Kwargs) ->
+    handle_place_in(Path, maps:get(Key, Kwargs, undefined));
+handle_place([Key | Path], #request{kwargs = Kwargs}) ->
+    handle_place_in(Path, proplists:get_value(Key, Kwargs)).
+
+handle_place_in([], Handle) when is_reference(Handle) -> py_context:handle_place(Handle);
+handle_place_in([N | Path], List) when is_list(List) -> handle_place_in(Path, lists:nth(N, List));
+handle_place_in([N | Path], Tuple) when is_tuple(Tuple) -> handle_place_in(Path, element(N, Tuple));
+handle_place_in([Key | Path], #{} = Map) -> handle_place_in(Path, maps:get(Key, Map, undefined));
+handle_place_in(_, _) -> error.
+
+?DOC("Runs a request in an explicit context, in the caller's namespace there.").
+-spec in_context(place(), request()) -> ok | {ok, term()} | {error, term()}.
+in_context(Place, #request{op = ?OP_CALL, target = Target} = Request) ->
+    State = state(),
+    case any_executor(Target) of
+        0 -> in_namespace(Place, Request, State);
+        _ -> plain(submit(Place, namespace_if_any(Place, State), Request, Request#request.flags,
+                          State))
+    end;
+in_context(Place, Request) ->
+    in_namespace(Place, Request, state()).
+
+in_namespace(Place, Request, State) ->
+    {Namespace, State1} = namespace(Place, State),
+    store(State1),
+    plain(submit(Place, Namespace, Request, Request#request.flags, State1)).
+
+?DOC("Runs a request in an explicit environment.").
+-spec in_env(py_nif:context(), request(), py_nif:namespace()) ->
+    ok | {ok, term()} | {error, term()}.
+in_env(Ref, Request, Env) ->
+    plain(submit({undefined, Ref}, Env, Request, Request#request.flags, state())).
+
+?HIDDEN.
+call_in(Ref, Module, Function, Args, Kwargs, Env) ->
+    in_env(Ref, #request{op = ?OP_CALL, target = Module, function = Function, args = Args,
+                         kwargs = Kwargs, timeout = infinity, flags = py_config:flags()}, Env).
+
+?HIDDEN.
+eval_in(Ref, Code, Locals, Env) ->
+    in_env(Ref, #request{op = ?OP_EVAL, target = Code, args = Locals, timeout = infinity,
+                         flags = py_config:flags()}, Env).
+
+?HIDDEN.
+exec_in(Ref, Code, Env) ->
+    in_env(Ref, #request{op = ?OP_EXEC, target = Code, timeout = infinity,
+                         flags = py_config:flags()}, Env).
+
+%% The Ref is made in the function that receives: the VM then skips the mailbox up to it.
+submit({_, Ctx}, Namespace, Request, Flags, State) ->
+    Timeout = cut(Request#request.timeout, State#py.deadline),
+    Ref = make_ref(),
+    case send(Ctx, State#py.owner, Namespace, self(), Ref, Request, Timeout, Flags,
+              State#py.depth) of
+        Token when is_integer(Token) ->
+            Wait = py_config:overload_wait(Timeout),
+            receive
+                {Ref, Result} -> Result
+            after Wait ->
+                expired(Token, Ref, Timeout, Wait)
+            end;
+        Refused ->
+            Refused
+    end.
+
+expired(Token, Ref, Timeout, Wait) when Wait < Timeout ->
+    %% overload_wait is over: only a request that still stands in line is taken out.
+    case py_nif:cancel_waiting(Token) of
+        true -> overloaded();
+        false -> await(Token, Ref, left(Timeout, Wait))
+    end;
+expired(Token, Ref, _Timeout, _Wait) ->
+    case py_nif:cancel(Token) of
+        replied -> receive {Ref, Result} -> Result end;
+        waiting -> overloaded();
+        _ -> {error, timeout}
+    end.
+
+left(infinity, _) -> infinity;
+left(Timeout, Waited) -> Timeout - Waited.
+
+?DOC("Waits for the reply of a request that was started; cancels it at the time-out.").
+-spec await(py_nif:token(), reference(), timeout()) -> ok | {ok, term()} | {error, term()}.
+await(Token, Ref, Timeout) ->
+    receive
+        {Ref, Result} -> Result
+    after Timeout ->
+        expired(Token, Ref, Timeout, Timeout)
+    end.
+
+overloaded() ->
+    {Current, Max, _} = py_nif:slots(),
+    {error, {overloaded, Current, Max}}.
+
+?DOC("Submits without waiting; `{Ref, Result}` comes to the caller, `await/3` receives it.").
+-spec start(place(), request()) -> {reference(), py_nif:token()} | {error, term()}.
+start({_, Ctx} = Place, #request{timeout = Timeout} = Request) ->
+    State = state(),
+    Ref = make_ref(),
+    case send(Ctx, State#py.owner, namespace_if_any(Place, State), self(), Ref, Request,
+              cut(Timeout, State#py.deadline), Request#request.flags, State#py.depth) of
+        Token when is_integer(Token) -> {Ref, Token};
+        Refused -> plain(Refused)
+    end.
+
+?DOC("Submits without waiting; `{py_response, Ref, Result}` comes to the caller.").
+-spec start_response(place(), request()) -> reference().
+start_response(Place, Request) ->
+    State = state(),
+    case is_code_or_main(Request) of
+        true ->
+            {Namespace, State1} = namespace(Place, State),
+            store(State1),
+            respond(Place, Namespace, Request, State1);
+        false ->
+            respond(Place, namespace_if_any(Place, State), Request, State)
+    end.
+
+respond({_, Ctx}, Namespace, #request{timeout = Timeout} = Request, State) ->
+    Ref = py_nif:ticket(),
+    case send(Ctx, State#py.owner, Namespace, self(), Ref, Request, cut(Timeout, State#py.deadline),
+              Request#request.flags bor ?FLAG_RESPONSE, State#py.depth) of
+        Token when is_integer(Token) -> ok;
+        Refused -> self() ! {py_response, Ref, plain(Refused)}
+    end,
+    Ref.
+
+is_code_or_main(#request{op = ?OP_CALL, target = Target}) -> any_executor(Target) =:= 0;
+is_code_or_main(_) -> true.
+
+?DOC("Submits for nobody: it outlives the caller, a failure goes to py_engine.").
+-spec cast(place(), request()) -> ok.
+cast({_, Ctx} = Place, #request{timeout = Timeout, flags = Flags} = Request) ->
+    case send(Ctx, none, namespace_if_any(Place, state()), whereis(py_engine), make_ref(), Request,
+              Timeout, Flags bor ?FLAG_ERRORS_ONLY, 0) of
+        Token when is_integer(Token) -> ok;
+        Refused -> py_engine ! {make_ref(), plain(Refused)}
+    end,
+    ok.
+
+send(Ctx, Owner, Namespace, ReplyTo, Ref, Request, Timeout, Flags, Depth) ->
+    #request{op = Op, target = Target, function = Function, args = Args, kwargs = Kwargs} = Request,
+    py_nif:submit(Ctx, Owner, Namespace, ReplyTo, Ref, Op, Target, Function, Args, Kwargs, Timeout,
+                  Flags, Depth).
+
+?DOC("Where the calling process's next implicit request goes.").
+-spec destination(request()) -> {ok, place()} | {error, term()}.
+destination(Request) ->
+    case where() of
+        undefined -> py_context_router:pick(Request);
+        {index, Index} -> py_context_router:place(Index);
+        {context, Place} -> {ok, Place}
+    end.
+
+?DOC("The result of a request that was started with `start/2`, passed on if it belongs elsewhere.").
+-spec settled(request(), term()) -> py:result().
+settled(Request, Result) ->
+    settle(Request, Result, state()).
+
+?DOC("Marks a request as having no explicit context.").
+-spec implicitly(request()) -> request().
+implicitly(#request{flags = Flags} = Request) ->
+    Request#request{flags = Flags bor ?FLAG_IMPLICIT}.
+
+-spec with_timeout(request(), timeout()) -> request().
+with_timeout(Request, Timeout) ->
+    Request#request{timeout = Timeout}.
+
+%% ------------------------------------------------------------------------------------------
+%% The chain
+%% ------------------------------------------------------------------------------------------
+
+?DOC("Makes the calling process part of a chain: it runs a callback of a request.").
+-spec adopt({pid() | undefined, py_nif:context(), py_nif:namespace() | undefined,
+             non_neg_integer(), timeout()}) -> ok.
+adopt({_Owner, Ctx, Namespace, Depth, Left}) ->
+    Deadline = case Left of
+                   infinity -> infinity;
+                   _ -> erlang:monotonic_time(millisecond) + Left
+               end,
+    State = #py{owner = py_nif:owner(), depth = Depth, deadline = Deadline},
+    case Namespace of
+        undefined ->
+            store(State);
+        _ ->
+            store(State#py{sticky = {py_context:pid_of(Ctx), Ctx},
+                           namespaces = #{Ctx => Namespace}})
+    end.
+
+?DOC("What is left of a time-out in milliseconds under the chain's deadline.").
+-spec remaining(timeout()) -> timeout().
+remaining(Timeout) ->
+    case get(?KEY) of
+        #py{deadline = Deadline} -> cut(Timeout, Deadline);
+        undefined -> Timeout
+    end.
+
+cut(Timeout, infinity) -> Timeout;
+cut(Timeout, Deadline) -> min(Timeout, max(0, Deadline - erlang:monotonic_time(millisecond))).
+
+%% ------------------------------------------------------------------------------------------
+%% What the process keeps
+%% ------------------------------------------------------------------------------------------
+
+state() ->
+    case get(?KEY) of
+        undefined ->
+            State = #py{owner = py_nif:owner()},
+            put(?KEY, State),
+            State;
+        State ->
+            State
+    end.
+
+store(State) ->
+    put(?KEY, State),
+    ok.
+
+?HIDDEN.
+-spec owner() -> py_nif:owner().
+owner() ->
+    (state())#py.owner.
+
+?DOC("Binds the calling process's implicit calls to a context or to a place of the router.").
+-spec bind(binding()) -> ok.
+bind(Binding) ->
+    store((state())#py{bound = Binding}).
+
+-spec unbind() -> ok.
+unbind() ->
+    store((state())#py{bound = undefined}).
+
+?DOC("The binding of the calling process, if it has one.").
+-spec binding() -> undefined | binding().
+binding() ->
+    (state())#py.bound.
+
+?DOC("Where the calling process's next implicit call goes, unless by scheduler.").
+-spec where() -> undefined | {index, pos_integer()} | {context, place()}.
+where() ->
+    case state() of
+        #py{bound = undefined, sticky = undefined} -> undefined;
+        #py{bound = undefined, sticky = Place} -> {context, Place};
+        #py{bound = Binding} -> Binding
+    end.
+
+namespace_if_any({_, Ctx}, #py{namespaces = Namespaces}) ->
+    case Namespaces of
+        #{Ctx := Namespace} -> Namespace;
+        #{} -> none
+    end.
+
+namespace({_, Ctx}, #py{namespaces = Namespaces} = State) ->
+    case Namespaces of
+        #{Ctx := Namespace} ->
+            {Namespace, State};
+        #{} ->
+            Namespace = py_nif:namespace(Ctx),
+            {Namespace, State#py{namespaces = Namespaces#{Ctx => Namespace}}}
+    end.

@@ -1,0 +1,40 @@
+-module(py_semaphore).
+
+-include("py_doc.hrl").
+?MODULEDOC("The rate limit of Python calls. The count and the line of waiting requests live in the library.").
+
+-export([max_concurrent/0, current/0, set_max_concurrent/1, acquire/1, release/0]).
+
+?DOC("How many requests may run at once.").
+-spec max_concurrent() -> pos_integer().
+max_concurrent() ->
+    {_, Max, _} = py_nif:slots(),
+    Max.
+
+?DOC("How many are admitted and not waiting for Erlang.").
+-spec current() -> non_neg_integer().
+current() ->
+    {Current, _, _} = py_nif:slots(),
+    max(0, Current).
+
+?DOC("Changes the limit; upwards starts those in line at once.").
+-spec set_max_concurrent(pos_integer()) -> ok.
+set_max_concurrent(Max) when is_integer(Max), Max > 0 ->
+    py_nif:slots_set_max(Max);
+set_max_concurrent(Max) ->
+    erlang:error(badarg, [Max]).
+
+?DOC("Takes a slot for the calling process, which loses it when it dies.").
+-spec acquire(timeout()) -> ok | {error, max_concurrent}.
+acquire(Timeout) ->
+    Ref = make_ref(),
+    Token = py_nif:slot_acquire(py_request:owner(), self(), Ref, Timeout),
+    case py_request:await(Token, Ref, Timeout) of
+        ok -> ok;
+        {error, _} -> {error, max_concurrent}
+    end.
+
+?DOC("Gives a slot of the calling process back; `badarg` if it has none.").
+-spec release() -> ok.
+release() ->
+    py_nif:slot_release(py_request:owner()).
