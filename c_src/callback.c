@@ -10,7 +10,7 @@ typedef enum { PENDING, ANSWERED, INTERRUPTED } callback_state_t;
 
 struct callback {
     pthread_mutex_t lock; /* leaf; guards the rest */
-    callback_state_t state;
+    _Atomic int state;    /* callback_state_t; written under lock */
     parker_t *parker; /* of the waiting thread */
     ErlNifEnv *env;   /* holds answer, unless that is immediate */
     ERL_NIF_TERM answer;
@@ -173,6 +173,25 @@ static void retract(pyworker_t *self)
     pthread_mutex_unlock(&self->executor->seat.lock);
 }
 
+static bool is_settled(void *argument)
+{
+    callback_t *callback = argument;
+
+    return atomic_load_explicit(&callback->state, memory_order_acquire) != PENDING;
+}
+
+static void wait_settled(pyworker_t *self, callback_t *callback)
+{
+    if (spin_until(&self->reply_spin, is_settled, callback))
+        return;
+    while (!is_settled(callback)) {
+        int64_t start = clock_now();
+
+        parker_wait(&self->reply_parker, CLOCK_NEVER);
+        spin_learn(&self->reply_spin, &self->reply_parker, start, true);
+    }
+}
+
 /* Gives back seat and slot until the callback is settled. False: no thread to serve
  * meanwhile. Detached. */
 static bool wait_parked(pyworker_t *self, callback_t *callback)
@@ -180,16 +199,7 @@ static bool wait_parked(pyworker_t *self, callback_t *callback)
     if (!worker_park(&self->worker))
         return false;
     executor_slot_free();
-    for (;;) {
-        bool settled;
-
-        pthread_mutex_lock(&callback->lock);
-        settled = callback->state != PENDING;
-        pthread_mutex_unlock(&callback->lock);
-        if (settled)
-            break;
-        parker_wait(&self->reply_parker, CLOCK_NEVER);
-    }
+    wait_settled(self, callback);
     slots_retake(executor_slots());
     worker_resume(&self->worker);
     return true;

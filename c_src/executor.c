@@ -354,6 +354,7 @@ static pyworker_t *new_worker(executor_t *executor, bool is_home)
     self->is_home = is_home;
     self->env = enif_alloc_env();
     parker_init(&self->reply_parker);
+    spin_init(&self->reply_spin);
     atomic_fetch_add(&executor->references, 1);
     return self;
 }

@@ -52,6 +52,7 @@ typedef struct pyworker {
     request_t *request;      /* what it serves */
     struct callback *waits;  /* for what it is parked; guarded by seat->lock */
     parker_t reply_parker;   /* where it waits for that */
+    spin_t reply_spin;
     ErlNifEnv *env;          /* for replies */
 } pyworker_t;
 

@@ -225,7 +225,6 @@ static void main_body(void *argument)
     pthread_cond_signal(&start->done);
     pthread_mutex_unlock(&start->lock);
     parker_init(&parker);
-    parker.score = 0;
     for (;;)
         parker_wait(&parker, CLOCK_NEVER);
 }

@@ -233,6 +233,7 @@ bool worker_enter(worker_t *worker, seat_t *seat, bool is_home)
     worker->is_parked = false;
     worker->is_lost = false;
     parker_init(&worker->parker);
+    spin_init(&worker->spin);
     pthread_mutex_lock(&seat->lock);
     seat->wants_spare = false;
     ok = !seat->is_ended;
@@ -281,8 +282,9 @@ static queue_node_t *pop_request(seat_t *seat)
     return list_pop(&seat->ready[0]);
 }
 
-/* Takes the next request for a worker that may start one, if the seat is free. */
-static queue_node_t *take_request(seat_t *seat)
+/* Takes the next request for a worker that may start one, if the seat is free. A worker
+ * that found none says so only when it will sleep. */
+static queue_node_t *take_request(seat_t *seat, bool will_sleep)
 {
     queue_node_t *node;
 
@@ -290,7 +292,7 @@ static queue_node_t *take_request(seat_t *seat)
         return NULL;
     do {
         node = pop_request(seat);
-    } while (node == NULL && fall_asleep(seat));
+    } while (node == NULL && will_sleep && fall_asleep(seat));
     if (node != NULL) {
         seat->active++;
         atomic_store_explicit(&seat->awake, 1, memory_order_relaxed);
@@ -298,35 +300,46 @@ static queue_node_t *take_request(seat_t *seat)
     return node;
 }
 
-/* A spare leaves requests to the home worker when that one is there. */
-static queue_node_t *take_as_spare(seat_t *seat, worker_t *worker)
+/* Whether the worker is the one who starts requests; lock held. */
+static bool is_server(worker_t *worker)
 {
-    worker->is_errand = false;
-    if (seat->errands.head != NULL) {
-        worker->is_errand = true;
-        return list_pop(&seat->errands);
-    }
+    seat_t *seat = worker->seat;
+
+    return seat->home == worker || !home_serves(seat);
+}
+
+/* A spare leaves requests to the home worker when that one is there. */
+static queue_node_t *take_as_spare(worker_t *worker, bool will_sleep)
+{
+    seat_t *seat = worker->seat;
+
     if (seat->home == NULL)
         seat->home = worker; /* its home was lost */
-    if (seat->home == worker || !home_serves(seat))
-        return take_request(seat);
+    if (is_server(worker))
+        return take_request(seat, will_sleep);
     if (seat->active == 0 && (has_work(seat) || fall_asleep(seat)) && seat->home->is_idle)
         wake(seat->home);
     return NULL;
 }
 
-/* Takes what the worker may serve now, or enters it among the idle; lock held. */
-static queue_node_t *take_locked(worker_t *worker)
+/* Takes what the worker may serve now; one that will sleep and gets nothing is entered
+ * among the idle; lock held. */
+static queue_node_t *take_locked(worker_t *worker, bool will_sleep)
 {
     seat_t *seat = worker->seat;
     queue_node_t *node;
 
     if (worker->is_idle)
         drop_from_idle(seat, worker);
-    node = seat->home == worker && !seat->is_closed ? take_request(seat)
-                                                    : take_as_spare(seat, worker);
+    worker->is_errand = (seat->home != worker || seat->is_closed) && seat->errands.head != NULL;
+    if (worker->is_errand)
+        node = list_pop(&seat->errands);
+    else if (seat->home == worker)
+        node = take_request(seat, will_sleep);
+    else
+        node = take_as_spare(worker, will_sleep);
     worker->current = node;
-    if (node == NULL)
+    if (node == NULL && will_sleep)
         push_idle(seat, worker);
     return node;
 }
@@ -346,7 +359,7 @@ queue_node_t *worker_next(worker_t *worker, void (*ended)(worker_t *), bool *end
     }
     *ends = worker->is_lost;
     if (!worker->is_lost)
-        node = take_locked(worker);
+        node = take_locked(worker, false);
     pthread_mutex_unlock(&seat->lock);
     return node;
 }
@@ -361,23 +374,40 @@ static bool is_done(worker_t *worker, bool waited_long)
     return seat->is_closed || (waited_long && home_serves(seat));
 }
 
+static bool has_arrivals(void *argument)
+{
+    worker_t *worker = argument;
+
+    return queue_has(&worker->seat->arriving) || queue_has(&worker->seat->nested);
+}
+
+/* What came while the worker spun, or NULL with the worker entered among the idle. */
+static queue_node_t *spin_and_take(worker_t *worker, bool spins)
+{
+    seat_t *seat = worker->seat;
+
+    if (spins)
+        spin_until(&worker->spin, has_arrivals, worker);
+    pthread_mutex_lock(&seat->lock);
+    return take_locked(worker, true);
+}
+
 queue_node_t *worker_wait(worker_t *worker)
 {
     seat_t *seat = worker->seat;
     queue_node_t *node;
     bool notified = true;
 
-    pthread_mutex_lock(&seat->lock);
-    for (;;) {
-        int64_t due;
+    node = spin_and_take(worker, worker == seat->home);
+    while (node == NULL && !is_done(worker, !notified)) {
+        int64_t start = clock_now();
+        int64_t due = worker == seat->home ? CLOCK_NEVER : start + seat->spare_keep;
 
-        node = take_locked(worker);
-        if (node != NULL || is_done(worker, !notified))
-            break;
-        due = worker == seat->home ? CLOCK_NEVER : clock_now() + seat->spare_keep;
         pthread_mutex_unlock(&seat->lock);
         notified = parker_wait(&worker->parker, due);
+        spin_learn(&worker->spin, &worker->parker, start, notified);
         pthread_mutex_lock(&seat->lock);
+        node = take_locked(worker, true);
     }
     if (node == NULL) {
         drop_from_idle(seat, worker);

@@ -31,6 +31,7 @@ typedef struct seat seat_t;
 typedef struct worker {
     seat_t *seat;
     parker_t parker;       /* where it waits for work */
+    spin_t spin;
     struct worker *next;   /* in seat->idle; guarded by seat->lock, like all below */
     struct worker *sibling; /* in seat->all or seat->given_up */
     queue_node_t *current; /* what it serves; NULL between requests */
@@ -43,7 +44,8 @@ typedef struct worker {
 struct seat {
     queue_t arriving;
     queue_t nested;     /* goes first */
-    _Atomic int awake;  /* 1: somebody will look at the queues */
+    _Atomic int awake;  /* 1: somebody will look at the queues, a spinning worker too: a push then
+                           is nothing but a push */
     pthread_mutex_t lock;
     list_t ready[2];    /* [1]: nested */
     list_t errands;
@@ -95,8 +97,8 @@ bool worker_enter(worker_t *worker, seat_t *seat, bool is_home);
 void worker_leave(worker_t *worker);
 
 /* Ends what the worker serves and takes the next node if it may; never waits.
- * NULL: nothing to do now; `*ends` tells whether the thread is to end (lost).
- * ended(worker, node), if given, runs under seat->lock before node is let go. */
+ * NULL: nothing to do now, worker_wait must follow, unless `*ends`: the thread was given up.
+ * ended(worker), if given, runs under seat->lock before the node is let go. */
 queue_node_t *worker_next(worker_t *worker, void (*ended)(worker_t *), bool *ends);
 
 /* Waits for the next node. NULL: the thread is to end. Call detached. */

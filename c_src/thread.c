@@ -15,6 +15,7 @@
 enum { EMPTY, SLEEPING, NOTIFIED };
 
 #define SPIN_NS 40000 /* longest spin; about what waking a sleeping core costs */
+#define YIELD_NS 5000 /* a yield that takes longer means that the machine is busy */
 #define SCORE_MAX 8
 #define SCORE_SPIN 4 /* spin from this score on */
 
@@ -129,7 +130,6 @@ void parker_init(parker_t *parker)
     pthread_condattr_destroy(&attributes);
     atomic_init(&parker->state, EMPTY);
     atomic_init(&parker->woken, 0);
-    parker->score = SCORE_SPIN;
 }
 
 void parker_finish(parker_t *parker)
@@ -163,35 +163,60 @@ static int spin_limit(void)
     return known;
 }
 
-/* Spins while that has paid off and no more threads do so than half the cores. */
-static bool spin(parker_t *parker, int64_t start, int64_t due)
+void spin_init(spin_t *spin)
 {
-    int64_t end = due - start < SPIN_NS ? due : start + SPIN_NS;
-    bool notified = false;
-
-    if (parker->score < SCORE_SPIN)
-        return false;
-    if (atomic_fetch_add(&spinners, 1) < spin_limit()) {
-        do {
-            for (int i = 0; i < 32 && !notified; i++) {
-                relax();
-                notified = atomic_load_explicit(&parker->state, memory_order_acquire) == NOTIFIED;
-            }
-        } while (!notified && clock_now() < end);
-    }
-    atomic_fetch_sub(&spinners, 1);
-    return notified;
+    spin->score = SCORE_SPIN;
 }
 
-/* Learns from a wait: one that a spin would have caught raises the score. */
-static void learn(parker_t *parker, int64_t waited)
+static void learn(spin_t *spin, int64_t waited)
 {
     if (waited < SPIN_NS) {
-        if (parker->score < SCORE_MAX)
-            parker->score++;
-    } else if (parker->score > 0) {
-        parker->score--;
+        if (spin->score < SCORE_MAX)
+            spin->score++;
+    } else if (spin->score > 0) {
+        spin->score--;
     }
+}
+
+/* Lets others have the core; false when somebody did, for longer than a switch takes. */
+static bool yield_core(int64_t *now)
+{
+    int64_t before = *now;
+
+    sched_yield();
+    *now = clock_now();
+    return *now - before < YIELD_NS;
+}
+
+bool spin_until(spin_t *spin, bool (*ready)(void *argument), void *argument)
+{
+    int64_t now;
+    int64_t end;
+    bool is_ready = false;
+    bool is_alone = true;
+
+    if (spin->score < SCORE_SPIN || atomic_load(&spinners) >= spin_limit())
+        return false;
+    atomic_fetch_add(&spinners, 1);
+    now = clock_now();
+    end = now + SPIN_NS;
+    do {
+        for (int i = 0; i < 32 && !is_ready; i++) {
+            relax();
+            is_ready = ready(argument);
+        }
+        if (!is_ready)
+            is_alone = yield_core(&now);
+    } while (!is_ready && is_alone && now < end);
+    atomic_fetch_sub(&spinners, 1);
+    if (is_ready)
+        learn(spin, 0);
+    return is_ready;
+}
+
+void spin_learn(spin_t *spin, const parker_t *parker, int64_t start, bool notified)
+{
+    learn(spin, notified ? atomic_load(&parker->woken) - start : SPIN_NS);
 }
 
 static void wait_until(parker_t *parker, int64_t due)
@@ -213,44 +238,19 @@ static void wait_until(parker_t *parker, int64_t due)
     }
 }
 
-static bool sleep_until(parker_t *parker, int64_t due)
+bool parker_wait(parker_t *parker, int64_t due)
 {
     int expected = EMPTY;
 
-    pthread_mutex_lock(&parker->lock);
-    if (atomic_compare_exchange_strong(&parker->state, &expected, SLEEPING)) {
-        while (atomic_load(&parker->state) == SLEEPING && clock_now() < due)
-            wait_until(parker, due);
+    if (atomic_load(&parker->state) != NOTIFIED) {
+        pthread_mutex_lock(&parker->lock);
+        if (atomic_compare_exchange_strong(&parker->state, &expected, SLEEPING)) {
+            while (atomic_load(&parker->state) == SLEEPING && clock_now() < due)
+                wait_until(parker, due);
+        }
+        pthread_mutex_unlock(&parker->lock);
     }
-    pthread_mutex_unlock(&parker->lock);
     return atomic_exchange(&parker->state, EMPTY) == NOTIFIED;
-}
-
-bool parker_wait(parker_t *parker, int64_t due)
-{
-    int64_t start;
-    bool notified;
-
-    if (atomic_load(&parker->state) == NOTIFIED) {
-        atomic_store(&parker->state, EMPTY);
-        return true;
-    }
-    start = clock_now();
-    if (spin(parker, start, due)) {
-        learn(parker, 0);
-        atomic_store(&parker->state, EMPTY);
-        return true;
-    }
-    atomic_store(&parker->woken, 0);
-    notified = sleep_until(parker, due);
-    if (notified) {
-        int64_t woken = atomic_load(&parker->woken);
-
-        learn(parker, woken == 0 ? 0 : woken - start);
-    } else {
-        learn(parker, SPIN_NS);
-    }
-    return notified;
 }
 
 void parker_clear(parker_t *parker)
@@ -260,9 +260,9 @@ void parker_clear(parker_t *parker)
 
 void parker_notify(parker_t *parker)
 {
+    atomic_store(&parker->woken, clock_now());
     if (atomic_exchange(&parker->state, NOTIFIED) != SLEEPING)
         return;
-    atomic_store(&parker->woken, clock_now());
     pthread_mutex_lock(&parker->lock);
     pthread_cond_signal(&parker->wake);
     pthread_mutex_unlock(&parker->lock);

@@ -5,8 +5,9 @@
  * thread_stack_set() bytes and are detached. Their number is bounded for the VM.
  *
  * A parker is a thread's bed: one thread waits on it, any thread wakes it. A wake
- * that comes first is remembered. Before it sleeps it spins for some microseconds
- * if that has paid off lately and a core is free for it (see spin_worthwhile).
+ * that comes first is remembered. Waking a sleeper costs microseconds, on a sleeping
+ * core tens of them, so whoever expects something soon spins first: as long as that has
+ * paid off lately, and in no more threads at once than half the cores.
  */
 #ifndef EP_THREAD_H
 #define EP_THREAD_H
@@ -37,8 +38,7 @@ typedef struct {
     pthread_mutex_t lock; /* leaf; guards sleeping */
     pthread_cond_t wake;
     _Atomic int state;     /* EMPTY, SLEEPING, NOTIFIED */
-    _Atomic int64_t woken; /* when a sleeper was notified */
-    int score;             /* how often short waits were seen lately; the waiter's own */
+    _Atomic int64_t woken; /* when the last sleeper was notified */
 } parker_t;
 
 void parker_init(parker_t *parker);
@@ -52,5 +52,18 @@ void parker_clear(parker_t *parker);
 
 /* Wakes the waiter, or the next wait. Any thread; a system call only if it sleeps. */
 void parker_notify(parker_t *parker);
+
+/* How often short waits were seen lately; belongs to one waiting thread. */
+typedef struct {
+    int score;
+} spin_t;
+
+void spin_init(spin_t *spin);
+
+/* Spins, if that is worthwhile, until ready(argument); its last answer. */
+bool spin_until(spin_t *spin, bool (*ready)(void *argument), void *argument);
+
+/* Learns from a sleep that began at `start` and was ended by parker_notify (notified). */
+void spin_learn(spin_t *spin, const parker_t *parker, int64_t start, bool notified);
 
 #endif

@@ -87,7 +87,6 @@ bool timer_setup(void)
 
     if (!is_running) {
         parker_init(&parker);
-        parker.score = 0;
         is_running = thread_start("py:timer", body, NULL);
     }
     return is_running;
