@@ -76,7 +76,8 @@
     X(call)                                                                    \
     X(state)                                                                   \
     X(system)                                                                  \
-    X(kwargs)
+    X(kwargs)                                                                  \
+    X(py_callback_cancel)
 
 #define X(name) extern ERL_NIF_TERM atom_##name;
 ATOMS(X)

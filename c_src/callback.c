@@ -4,7 +4,12 @@
 #include "context.h"
 #include "convert.h"
 #include "namespace.h"
+#include "origin.h"
 #include "owner.h"
+#include "pycompat.h"
+#include "terms.h"
+
+#include <string.h>
 
 typedef enum { PENDING, ANSWERED, INTERRUPTED } callback_state_t;
 
@@ -91,63 +96,70 @@ void callback_interrupt(callback_t *callback)
 
 /* ---- asking ---- */
 
-/* What the callback's process inherits: {Owner, Context, Namespace, Depth, Deadline}. */
-static ERL_NIF_TERM chain_term(ErlNifEnv *env, const request_t *request)
+/* What the callback's process inherits:
+ * {Owner | undefined, Context, Namespace | undefined, Depth, Milliseconds | infinity, IsErrand} */
+static ERL_NIF_TERM chain_term(ErlNifEnv *env, const origin_t *origin)
 {
     ERL_NIF_TERM owner = atom_undefined;
     ERL_NIF_TERM namespace = atom_undefined;
     ERL_NIF_TERM left = atom_infinity;
 
-    if (request->owner != NULL)
-        owner = enif_make_pid(env, &request->owner->pid);
-    if (request->namespace != NULL)
-        namespace = namespace_term(env, request->namespace);
-    if (request->deadline != CLOCK_NEVER) {
-        int64_t ms = (request->deadline - clock_now()) / 1000000;
+    if (origin->owner != NULL)
+        owner = enif_make_pid(env, &origin->owner->pid);
+    if (origin->namespace != NULL)
+        namespace = namespace_term(env, origin->namespace);
+    if (origin->deadline != CLOCK_NEVER) {
+        int64_t ms = (origin->deadline - clock_now()) / 1000000;
 
         left = enif_make_int64(env, ms > 0 ? ms : 0);
     }
-    return enif_make_tuple5(env, owner, enif_make_resource(env, request->context), namespace,
-                            enif_make_uint(env, request->depth + 1), left);
+    return enif_make_tuple6(env, owner, enif_make_resource(env, origin->context), namespace,
+                            enif_make_uint(env, origin->depth + 1), left,
+                            origin->is_errand ? atom_true : atom_false);
 }
 
-/* Converts one object for the message; NULL-safe: an absent one is []. */
 static bool to_term(module_state_t *state, ErlNifEnv *env, PyObject *object, ERL_NIF_TERM *term)
 {
     convert_failure_t failure = {.env = env};
     convert_out_options_t options = {UNKNOWN_HANDLE, false};
+    char text[256];
 
     failure.prefix = enif_make_list(env, 0);
     if (convert_out(state, env, object, options, term, &failure))
         return true;
-    {
-        char text[256];
-
-        enif_snprintf(text, sizeof(text), "cannot pass this to Erlang: %T", failure.reason);
-        PyErr_SetString(PyExc_TypeError, text);
-    }
+    enif_snprintf(text, sizeof(text), "cannot pass this to Erlang: %T", failure.reason);
+    PyErr_SetString(PyExc_TypeError, text);
     return false;
 }
 
-static bool send_call(pyworker_t *self, callback_t *callback, ERL_NIF_TERM kind, PyObject *name,
-                      PyObject *arguments, PyObject *keywords)
+/* What a call wants of Erlang. */
+typedef struct {
+    module_state_t *state;
+    ERL_NIF_TERM kind;
+    PyObject *name;
+    PyObject *arguments;
+    PyObject *keywords;
+} question_t;
+
+static bool send_call(ErlNifEnv *env, callback_t *callback, const question_t *question,
+                      const origin_t *origin)
 {
-    ErlNifEnv *env = self->env;
+    module_state_t *state = question->state;
     ERL_NIF_TERM parts[7];
     bool ok;
 
     parts[0] = atom_py_callback;
-    parts[2] = kind;
-    ok = to_term(self->interp->module, env, name, &parts[3]) &&
-         to_term(self->interp->module, env, arguments, &parts[4]) &&
-         to_term(self->interp->module, env, keywords, &parts[5]);
+    parts[2] = question->kind;
+    ok = to_term(state, env, question->name, &parts[3]) &&
+         to_term(state, env, question->arguments, &parts[4]) &&
+         to_term(state, env, question->keywords, &parts[5]);
     if (ok) {
         parts[1] = enif_make_resource(env, callback);
-        parts[6] = chain_term(env, self->request);
-        ok = enif_send(NULL, &self->request->context->process, env,
+        parts[6] = chain_term(env, origin);
+        ok = enif_send(NULL, &origin->context->process, env,
                        enif_make_tuple_from_array(env, parts, 7));
         if (!ok)
-            PyErr_SetString(self->interp->module->error, "the context's process is gone");
+            PyErr_SetString(state->error, "the context's process is gone");
     }
     enif_clear_env(env);
     return ok;
@@ -180,15 +192,18 @@ static bool is_settled(void *argument)
     return atomic_load_explicit(&callback->state, memory_order_acquire) != PENDING;
 }
 
-static void wait_settled(pyworker_t *self, callback_t *callback)
+/* Waits until the callback is settled, at most until due; then it counts as interrupted. */
+static void wait_settled(callback_t *callback, spin_t *spin, parker_t *parker, int64_t due)
 {
-    if (spin_until(&self->reply_spin, is_settled, callback))
+    if (spin_until(spin, is_settled, callback))
         return;
     while (!is_settled(callback)) {
         int64_t start = clock_now();
+        bool notified = parker_wait(parker, due);
 
-        parker_wait(&self->reply_parker, CLOCK_NEVER);
-        spin_learn(&self->reply_spin, &self->reply_parker, start, true);
+        spin_learn(spin, parker, start, notified);
+        if (!notified && clock_now() >= due)
+            callback_interrupt(callback);
     }
 }
 
@@ -199,20 +214,61 @@ static bool wait_parked(pyworker_t *self, callback_t *callback)
     if (!worker_park(&self->worker))
         return false;
     executor_slot_free();
-    wait_settled(self, callback);
+    wait_settled(callback, &self->reply_spin, &self->reply_parker, CLOCK_NEVER);
     slots_retake(executor_slots());
     worker_resume(&self->worker);
     return true;
 }
 
-static PyObject *raise_callback_error(module_state_t *state, PyObject *details)
+/* The callback's process works for nobody any more. */
+static void abandon_process(const origin_t *origin, callback_t *callback)
 {
-    PyObject *error = PyObject_CallObject(state->callback_error, details);
+    ErlNifEnv *env = enif_alloc_env();
 
+    enif_send(NULL, &origin->context->process, env,
+              enif_make_tuple2(env, atom_py_callback_cancel, enif_make_resource(env, callback)));
+    enif_free_env(env);
+}
+
+/* A term of the answer as an object; what Python cannot hold as text. */
+static PyObject *answer_part(module_state_t *state, ErlNifEnv *env, ERL_NIF_TERM term)
+{
+    convert_failure_t failure = {.env = env};
+    PyObject *object;
+    char text[1024];
+
+    failure.prefix = enif_make_list(env, 0);
+    object = convert_in(state, env, term, BINARY_AUTO, &failure);
+    if (object != NULL)
+        return object;
+    enif_snprintf(text, sizeof(text), "%T", term);
+    return PyUnicode_DecodeUTF8(text, (Py_ssize_t)strlen(text), "replace");
+}
+
+/* {Class, Reason, Stacktrace, Text}: raises CallbackError(Class, Reason, Stacktrace, Text). */
+static void raise_callback_error(module_state_t *state, ErlNifEnv *env, ERL_NIF_TERM details)
+{
+    PyObject *arguments = NULL;
+    PyObject *error = NULL;
+    const ERL_NIF_TERM *parts;
+    int arity = 0;
+
+    if (enif_get_tuple(env, details, &arity, &parts))
+        arguments = PyTuple_New(arity);
+    for (int i = 0; arguments != NULL && i < arity; i++) {
+        PyObject *part = answer_part(state, env, parts[i]);
+
+        if (part == NULL)
+            Py_CLEAR(arguments);
+        else
+            PyTuple_SET_ITEM(arguments, i, part);
+    }
+    if (arguments != NULL)
+        error = PyObject_CallObject(state->callback_error, arguments);
     if (error != NULL)
         PyErr_SetObject(state->callback_error, error);
+    Py_XDECREF(arguments);
     Py_XDECREF(error);
-    return NULL;
 }
 
 /* The answer as an object or an exception. */
@@ -221,9 +277,10 @@ static PyObject *take_answer(module_state_t *state, callback_t *callback)
     convert_failure_t failure = {.env = callback->env};
     const ERL_NIF_TERM *parts;
     PyObject *value;
+    char text[512];
     int arity;
 
-    if (callback->state == INTERRUPTED) {
+    if (atomic_load(&callback->state) == INTERRUPTED) {
         PyErr_SetNone(state->interrupt);
         return NULL;
     }
@@ -231,21 +288,20 @@ static PyObject *take_answer(module_state_t *state, callback_t *callback)
         PyErr_SetString(state->error, "malformed answer");
         return NULL;
     }
+    if (!enif_is_identical(parts[0], atom_ok)) {
+        raise_callback_error(state, callback->env, parts[1]);
+        return NULL;
+    }
     failure.prefix = enif_make_list(callback->env, 0);
     value = convert_in(state, callback->env, parts[1], BINARY_AUTO, &failure);
     if (value == NULL) {
-        char text[256];
-
         enif_snprintf(text, sizeof(text), "Python has no image of the result: %T", failure.reason);
         PyErr_SetString(PyExc_TypeError, text);
-        return NULL;
     }
-    if (enif_is_identical(parts[0], atom_ok))
-        return value;
-    raise_callback_error(state, value);
-    Py_DECREF(value);
-    return NULL;
+    return value;
 }
+
+/* ---- on a thread that serves a request ---- */
 
 static PyObject *call_parked(module_state_t *state, pyworker_t *self, callback_t *callback)
 {
@@ -264,34 +320,134 @@ static PyObject *call_parked(module_state_t *state, pyworker_t *self, callback_t
     return NULL;
 }
 
-PyObject *callback_call(module_state_t *state, ERL_NIF_TERM kind, PyObject *name,
-                        PyObject *arguments, PyObject *keywords)
+static PyObject *ask_as_worker(pyworker_t *self, callback_t *callback, const question_t *question,
+                               const origin_t *origin)
+{
+    if (!announce(self, callback)) {
+        PyErr_SetNone(question->state->interrupt);
+        return NULL;
+    }
+    if (!send_call(self->env, callback, question, origin)) {
+        retract(self);
+        return NULL;
+    }
+    return call_parked(question->state, self, callback);
+}
+
+/* ---- on a thread that Python started ---- */
+
+static PyObject *ask_as_thread(parker_t *parker, callback_t *callback, const question_t *question,
+                               const origin_t *origin)
+{
+    ErlNifEnv *env = enif_alloc_env();
+    bool ok = send_call(env, callback, question, origin);
+    spin_t spin;
+
+    enif_free_env(env);
+    if (!ok)
+        return NULL;
+    spin_init(&spin);
+    Py_BEGIN_ALLOW_THREADS
+    wait_settled(callback, &spin, parker, origin->deadline);
+    Py_END_ALLOW_THREADS
+    return take_answer(question->state, callback);
+}
+
+/* ---- both ---- */
+
+/* Lets nobody wake the parker any more, then lets go. */
+static void finish(callback_t *callback, const origin_t *origin)
+{
+    bool is_interrupted;
+
+    pthread_mutex_lock(&callback->lock);
+    callback->parker = NULL;
+    is_interrupted = atomic_load(&callback->state) == INTERRUPTED;
+    pthread_mutex_unlock(&callback->lock);
+    if (is_interrupted)
+        abandon_process(origin, callback);
+    enif_release_resource(callback);
+}
+
+static PyObject *ask(const question_t *question, const origin_t *origin)
 {
     pyworker_t *self = pyworker_self();
     callback_t *callback;
-    PyObject *value = NULL;
+    PyObject *value;
 
-    if (self == NULL || self->request == NULL) {
-        PyErr_SetString(state->error, "no Erlang request on this thread");
+    if (self != NULL && self->request != NULL) {
+        parker_clear(&self->reply_parker);
+        callback = new_callback(&self->reply_parker);
+        value = ask_as_worker(self, callback, question, origin);
+        finish(callback, origin);
+    } else {
+        parker_t parker;
+
+        parker_init(&parker);
+        callback = new_callback(&parker);
+        value = ask_as_thread(&parker, callback, question, origin);
+        finish(callback, origin);
+        parker_finish(&parker);
+    }
+    return value;
+}
+
+PyObject *callback_call(module_state_t *state, ERL_NIF_TERM kind, PyObject *name,
+                        PyObject *arguments, PyObject *keywords)
+{
+    question_t question = {state, kind, name, arguments, keywords};
+    origin_t origin;
+
+    if (!origin_of_thread(&origin)) {
+        PyErr_SetString(state->error, "this thread runs on behalf of no Erlang process");
         return NULL;
     }
-    if (self->request->depth >= max_depth) {
+    if (origin.depth >= max_depth) {
         PyErr_Format(PyExc_RecursionError,
                      "callbacks nested deeper than %u (application setting max_callback_depth)",
                      max_depth);
         return NULL;
     }
-    parker_clear(&self->reply_parker);
-    callback = new_callback(&self->reply_parker);
-    if (!announce(self, callback))
-        PyErr_SetNone(state->interrupt);
-    else if (send_call(self, callback, kind, name, arguments, keywords))
-        value = call_parked(state, self, callback);
+    return ask(&question, &origin);
+}
+
+/* ---- messages ---- */
+
+PyObject *callback_send(module_state_t *state, PyObject *pid, PyObject *object)
+{
+    ErlNifEnv *env = enif_alloc_env();
+    PyObject *result = NULL;
+    ERL_NIF_TERM to;
+    ERL_NIF_TERM term;
+    ErlNifPid local;
+
+    if (!terms_to_term(state, env, pid, &to) || !enif_is_pid(env, to)) {
+        PyErr_SetString(PyExc_TypeError, "the receiver must be a Pid");
+    } else if (!enif_get_local_pid(env, to, &local)) {
+        PyErr_SetString(PyExc_LookupError, "the receiver is on another node");
+    } else if (to_term(state, env, object, &term)) {
+        result = PyBool_FromLong(enif_send(NULL, &local, env, term));
+    }
+    enif_free_env(env);
+    return result;
+}
+
+PyObject *callback_whereis(module_state_t *state, PyObject *name)
+{
+    const char *text = PyUnicode_AsUTF8(name);
+    ErlNifEnv *env;
+    PyObject *result = NULL;
+    ERL_NIF_TERM atom;
+    ErlNifPid pid;
+
+    if (text == NULL)
+        return NULL;
+    env = enif_alloc_env();
+    if (enif_make_existing_atom(env, text, &atom, ERL_NIF_LATIN1) &&
+        enif_whereis_pid(NULL, atom, &pid))
+        result = terms_from_term(state, env, enif_make_pid(env, &pid));
     else
-        retract(self);
-    pthread_mutex_lock(&callback->lock);
-    callback->parker = NULL; /* a late answer wakes nobody */
-    pthread_mutex_unlock(&callback->lock);
-    enif_release_resource(callback);
-    return value;
+        result = Py_NewRef(Py_None);
+    enif_free_env(env);
+    return result;
 }

@@ -27,6 +27,13 @@ void callback_set_max_depth(uint32_t depth);
 PyObject *callback_call(module_state_t *state, ERL_NIF_TERM kind, PyObject *name,
                         PyObject *arguments, PyObject *keywords);
 
+/* Sends term to a Pid of this node; True, False if that process is gone. NULL with an exception
+ * set. GIL: held. */
+PyObject *callback_send(module_state_t *state, PyObject *pid, PyObject *term);
+
+/* The Pid registered under a name (str), None if there is none. GIL: held. */
+PyObject *callback_whereis(module_state_t *state, PyObject *name);
+
 /* The answer, `{ok, Value}` or `{error, {Class, Reason, Stacktrace}}`, copied. False: nobody waits
  * any more, or term is no callback. */
 bool callback_reply(ErlNifEnv *env, ERL_NIF_TERM callback, ERL_NIF_TERM answer);

@@ -5,6 +5,7 @@
 #include "executor.h"
 #include "interp.h"
 #include "names.h"
+#include "origin.h"
 #include "owner.h"
 #include "pycompat.h"
 #include "terms.h"
@@ -34,19 +35,43 @@ PyDoc_STRVAR(self_doc, "self()\n--\n\n"
 
 static PyObject *module_self(PyObject *module, PyObject *unused)
 {
-    pyworker_t *self = pyworker_self();
+    origin_t origin;
     ErlNifEnv *env;
     PyObject *pid;
 
     (void)unused;
-    if (self == NULL || self->request == NULL || self->request->owner == NULL)
+    if (!origin_of_thread(&origin) || origin.owner == NULL)
         Py_RETURN_NONE;
     env = enif_alloc_env();
-    pid = terms_from_term(module_state(module), env,
-                          enif_make_pid(env, &self->request->owner->pid));
+    pid = terms_from_term(module_state(module), env, enif_make_pid(env, &origin.owner->pid));
     enif_free_env(env);
     return pid;
 }
+
+PyDoc_STRVAR(send_doc, "send(pid, term)\n--\n\n"
+                       "Sends to a local process; False if there is none. Does not block.");
+
+static PyObject *module_send(PyObject *module, PyObject *arguments)
+{
+    PyObject *pid;
+    PyObject *term;
+
+    if (!PyArg_ParseTuple(arguments, "OO", &pid, &term))
+        return NULL;
+    return callback_send(module_state(module), pid, term);
+}
+
+PyDoc_STRVAR(whereis_doc, "whereis(name)\n--\n\n"
+                          "The Pid registered under a name on this node, or None.");
+
+static PyObject *module_whereis(PyObject *module, PyObject *name)
+{
+    return callback_whereis(module_state(module), name);
+}
+
+PyDoc_STRVAR(origin_doc, "origin()\n--\n\nOn whose behalf this code runs, or None.");
+PyDoc_STRVAR(enter_doc, "enter(origin)\n--\n\n"
+                        "Makes this thread run on behalf of origin (or of nobody: None); the one before.");
 
 PyDoc_STRVAR(import_in_main_doc, "import_in_main(package)\n--\n\n"
                                  "Imports the package in the main interpreter, once per VM.");
@@ -95,6 +120,10 @@ static PyObject *module_is_main_only(PyObject *module, PyObject *name)
 static PyMethodDef functions[] = {
     {"call", module_call, METH_VARARGS, call_doc},
     {"self", module_self, METH_NOARGS, self_doc},
+    {"send", module_send, METH_VARARGS, send_doc},
+    {"whereis", module_whereis, METH_O, whereis_doc},
+    {"origin", origin_get, METH_NOARGS, origin_doc},
+    {"enter", origin_enter, METH_O, enter_doc},
     {"import_in_main", module_import_in_main, METH_O, import_in_main_doc},
     {"mark_main_only", module_mark_main_only, METH_O, mark_doc},
     {"is_main_only", module_is_main_only, METH_O, is_main_only_doc},
@@ -130,7 +159,7 @@ static int module_exec(PyObject *module)
         state->empty_tuple == NULL || state->str_main == NULL || state->str_name == NULL ||
         state->str_builtins == NULL)
         return -1;
-    return terms_init(module, state) ? 0 : -1;
+    return terms_init(module, state) && origin_init(module, state) ? 0 : -1;
 }
 
 /* An attribute of a module of the package; new, NULL with an exception set. */
@@ -152,12 +181,14 @@ bool module_complete(module_state_t *state)
         state->is_main_only = fetch("erlang._bootstrap", "is_main_only");
     if (state->is_main_only != NULL)
         state->imports_main_only = fetch("erlang._bootstrap", "imports_main_only");
-    return state->imports_main_only != NULL;
+    if (state->imports_main_only != NULL)
+        Py_XSETREF(state->callback_error, fetch("erlang._errors", "CallbackError"));
+    return state->imports_main_only != NULL && state->callback_error != NULL;
 }
 
 /* Every object of the state, for the collector. */
 #define STATE_OBJECTS(X)                                                                           \
-    X(pid_type) X(ref_type) X(port_type) X(fun_type) X(atom_type) X(error) X(callback_error)       \
+    X(pid_type) X(ref_type) X(port_type) X(fun_type) X(atom_type) X(origin_type) X(error) X(callback_error)       \
     X(process_error) X(interrupt) X(image) X(is_main_only) X(imports_main_only) X(eval_codes)      \
     X(exec_codes) X(main_ns) X(empty_tuple) X(str_main) X(str_name) X(str_builtins)
 

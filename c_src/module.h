@@ -26,6 +26,7 @@ typedef struct module_state {
     PyTypeObject *port_type;
     PyTypeObject *fun_type;
     PyTypeObject *atom_type;
+    PyTypeObject *origin_type; /* origin.c */
 
     struct atom_cache *atoms; /* owned: atoms as str (scalars.c), freed by terms_finish */
 

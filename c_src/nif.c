@@ -258,9 +258,13 @@ static ERL_NIF_TERM admit(ErlNifEnv *env, request_t *request)
 {
     ERL_NIF_TERM token = enif_make_uint64(env, request_token(request));
     slots_t *slots = executor_slots();
-    bool is_admitted;
+    bool is_admitted = true;
 
-    if ((request->flags & FLAG_OVERLOAD_FAIL) != 0) {
+    /* A thread that serves no request waits for an errand, and may be waited for by one
+     * that holds a slot: it must not stand in line behind that. */
+    if ((request->flags & FLAG_ERRAND) != 0) {
+        slots_retake(slots);
+    } else if ((request->flags & FLAG_OVERLOAD_FAIL) != 0) {
         is_admitted = slots_try(slots);
         if (!is_admitted) {
             request_end(request);

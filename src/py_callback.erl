@@ -8,9 +8,10 @@
 -export([start/6, down/2]).
 
 -type chain() :: {pid() | undefined, py_nif:context(), py_nif:namespace() | undefined,
-                  non_neg_integer(), timeout()}.
+                  non_neg_integer(), timeout(), boolean()}.
 
 -define(TABLE, py_functions).
+-define(TEXT_MAX, 2000).
 
 ?DOC("Makes a fun callable from Python under a name: arity 1 takes the list of positional\n"
      "arguments, arity 2 the keyword arguments (a map) too.").
@@ -60,7 +61,7 @@ start(system, Callback, Name, Args, _Kwargs, _Chain) ->
 system(<<"is_registered">>, [Name]) -> ets:member(?TABLE, Name);
 system(<<"names">>, []) -> [Name || {Name, _} <- ets:tab2list(?TABLE)].
 
-run(Callback, Function, Args, Kwargs, {Owner, _, _, _, _} = Chain) ->
+run(Callback, Function, Args, Kwargs, {Owner, _, _, _, _, _} = Chain) ->
     inherit(Owner),
     py_request:adopt(Chain),
     try apply_function(Function, tuple_to_list(Args), Kwargs) of
@@ -96,16 +97,20 @@ inherit(Owner) ->
 reply(Callback, Result) ->
     py_nif:callback_reply(Callback, {ok, Result}).
 
-%% Class and stack as text for people, the reason as a term if Python can hold it.
+%% Class, reason, stack, and all of it as text. The text is bounded: in a deep chain each level
+%% quotes the one below.
 reply_error(Callback, Class, Reason, Stack) ->
-    Text = unicode:characters_to_binary(erl_error_text(Class, Reason, Stack)),
-    py_nif:callback_reply(Callback, {error, {Class, reason(Reason), Text}}).
+    Text = unicode:characters_to_binary(erl_error:format_exception(Class, Reason, Stack)),
+    py_nif:callback_reply(Callback, {error, {Class, Reason, [frame(Frame) || Frame <- Stack],
+                                             string:slice(Text, 0, ?TEXT_MAX)}}).
 
-reason(Reason) ->
-    unicode:characters_to_binary(io_lib:format("~tp", [Reason])).
-
-erl_error_text(Class, Reason, Stack) ->
-    erl_error:format_exception(Class, Reason, Stack).
+frame({Module, Function, Args, Info}) ->
+    Arity = if is_list(Args) -> length(Args); true -> Args end,
+    Where = case {proplists:get_value(file, Info), proplists:get_value(line, Info)} of
+                {undefined, _} -> "";
+                {File, Line} -> io_lib:format(" (~ts:~p)", [filename:basename(File), Line])
+            end,
+    unicode:characters_to_binary(io_lib:format("~tw:~tw/~p~ts", [Module, Function, Arity, Where])).
 
 ?DOC("The callback's process ended; if it had not answered, that is the answer.").
 -spec down(reference(), term()) -> ok.

@@ -73,6 +73,9 @@ handle_cast(_Cast, State) ->
 handle_info({py_event, {What, Executor}}, State) ->
     logger:warning("Python executor ~ts: ~ts", [Executor, sentence(What)]),
     {noreply, State};
+handle_info({py_forward, Pid, Term}, State) ->
+    Pid ! Term, % erlang.send to another node
+    {noreply, State};
 handle_info({Ref, {error, Reason}}, State) when is_reference(Ref) ->
     logger:warning("A Python cast failed: ~tp", [Reason]),
     {noreply, State};

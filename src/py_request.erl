@@ -25,6 +25,7 @@
     sticky :: undefined | place(),
     namespaces = #{} :: #{py_nif:context() => py_nif:namespace()},
     depth = 0 :: non_neg_integer(),
+    errand = 0 :: non_neg_integer(), % ?FLAG_ERRAND in a chain of a thread that serves no request
     deadline = infinity :: infinity | integer()
 }).
 
@@ -183,8 +184,8 @@ exec_in(Ref, Code, Env) ->
 submit({_, Ctx}, Namespace, Request, Flags, State) ->
     Timeout = cut(Request#request.timeout, State#py.deadline),
     Ref = make_ref(),
-    case send(Ctx, State#py.owner, Namespace, self(), Ref, Request, Timeout, Flags,
-              State#py.depth) of
+    case send(Ctx, State#py.owner, Namespace, self(), Ref, Request, Timeout,
+              Flags bor State#py.errand, State#py.depth) of
         Token when is_integer(Token) ->
             Wait = py_config:overload_wait(Timeout),
             receive
@@ -231,7 +232,8 @@ start({_, Ctx} = Place, #request{timeout = Timeout} = Request) ->
     State = state(),
     Ref = make_ref(),
     case send(Ctx, State#py.owner, namespace_if_any(Place, State), self(), Ref, Request,
-              cut(Timeout, State#py.deadline), Request#request.flags, State#py.depth) of
+              cut(Timeout, State#py.deadline), Request#request.flags bor State#py.errand,
+              State#py.depth) of
         Token when is_integer(Token) -> {Ref, Token};
         Refused -> plain(Refused)
     end.
@@ -252,7 +254,7 @@ start_response(Place, Request) ->
 respond({_, Ctx}, Namespace, #request{timeout = Timeout} = Request, State) ->
     Ref = py_nif:ticket(),
     case send(Ctx, State#py.owner, Namespace, self(), Ref, Request, cut(Timeout, State#py.deadline),
-              Request#request.flags bor ?FLAG_RESPONSE, State#py.depth) of
+              Request#request.flags bor ?FLAG_RESPONSE bor State#py.errand, State#py.depth) of
         Token when is_integer(Token) -> ok;
         Refused -> self() ! {py_response, Ref, plain(Refused)}
     end,
@@ -305,13 +307,14 @@ with_timeout(Request, Timeout) ->
 
 ?DOC("Makes the calling process part of a chain: it runs a callback of a request.").
 -spec adopt({pid() | undefined, py_nif:context(), py_nif:namespace() | undefined,
-             non_neg_integer(), timeout()}) -> ok.
-adopt({_Owner, Ctx, Namespace, Depth, Left}) ->
+             non_neg_integer(), timeout(), boolean()}) -> ok.
+adopt({_Owner, Ctx, Namespace, Depth, Left, IsErrand}) ->
     Deadline = case Left of
                    infinity -> infinity;
                    _ -> erlang:monotonic_time(millisecond) + Left
                end,
-    State = #py{owner = py_nif:owner(), depth = Depth, deadline = Deadline},
+    State = #py{owner = py_nif:owner(), depth = Depth, deadline = Deadline,
+                errand = case IsErrand of true -> ?FLAG_ERRAND; false -> 0 end},
     case Namespace of
         undefined ->
             store(State);

@@ -1,6 +1,12 @@
-"""Python's side of the Erlang VM it runs in."""
+"""The Erlang VM this Python runs in: call its functions, send to its processes, share state.
+
+A function registered with py:register_function(name, ...) is also an attribute of this
+module: erlang.name(...), from erlang import name.
+"""
 
 from __future__ import annotations
+
+from typing import Any
 
 try:
     import _erlang
@@ -10,22 +16,30 @@ except ImportError as error:
         "(application erlang_python)"
     ) from error
 
-from _erlang import (
-    Atom,
-    CallbackError,
-    Error,
-    Fun,
-    Interrupt,
-    Pid,
-    Port,
-    ProcessError,
-    Ref,
-    self,
-)
+from _erlang import Atom, Error, Fun, Interrupt, Pid, Port, ProcessError, Ref, self
 
-from ._calls import call
+from ._calls import atom, call, function, is_registered, send, whereis
+from ._errors import CallbackError
+from ._state import (
+    state_clear,
+    state_decr,
+    state_delete,
+    state_get,
+    state_incr,
+    state_keys,
+    state_set,
+)
 
 __all__ = [
     "Atom", "CallbackError", "Error", "Fun", "Interrupt", "Pid", "Port", "ProcessError", "Ref",
-    "call", "self",
+    "atom", "call", "self", "send", "state_clear", "state_decr", "state_delete", "state_get",
+    "state_incr", "state_keys", "state_set", "whereis",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # Registered names only: introspection must not find everything here.
+    if not name.startswith("_") and _erlang.origin() is not None and is_registered(name):
+        return function(name)
+    raise AttributeError(f"module 'erlang' has no attribute {name!r}, and no Erlang function is "
+                         "registered under that name")

@@ -56,8 +56,9 @@ def setup(kind: str) -> None:
     import threading  # noqa: F401  first, so that the home thread is its main thread
 
     sys.stdin = ClosedInput()
-    import erlang  # noqa: F401
+    from erlang import _threads
 
+    _threads.install()
     if kind != "main":
         _hook_extension_modules()
 

@@ -1,0 +1,40 @@
+/*
+ * origin - on whose behalf Python code runs: owner, context, namespace, deadline, depth.
+ *
+ * A request's code has one; threads that it starts inherit it (erlang/_threads.py
+ * hands it down), so that their callbacks have an owner all the same.
+ *
+ * GIL: held for everything here.
+ */
+#ifndef EP_ORIGIN_H
+#define EP_ORIGIN_H
+
+#include "module.h"
+#include "request.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+typedef struct {
+    struct owner *owner;         /* kept, or NULL */
+    struct context *context;     /* kept */
+    struct namespace *namespace; /* kept, or NULL */
+    int64_t deadline;
+    uint32_t depth;
+    bool is_errand; /* nested requests need no seat: this thread holds none */
+} origin_t;
+
+/* Creates the type `_erlang.Origin` and the functions origin() and enter(). */
+bool origin_init(PyObject *module, module_state_t *state);
+
+/* The origin of the code that runs on this thread: of its request, or inherited. Its
+ * references are borrowed. False: this thread belongs to no request. */
+bool origin_of_thread(origin_t *origin);
+
+/* _erlang.origin() -> Origin | None */
+PyObject *origin_get(PyObject *module, PyObject *unused);
+
+/* _erlang.enter(Origin | None) -> the one before: sets what this thread inherits. */
+PyObject *origin_enter(PyObject *module, PyObject *origin);
+
+#endif

@@ -1,0 +1,160 @@
+-module(py_modes).
+
+%% @doc Runs the cases of a suite once in every mode that this Python has.
+%%
+%%     all() -> py_modes:all().
+%%     groups() -> py_modes:groups([case_one, case_two]).
+%%     init_per_group(Mode, Config) -> py_modes:init_per_group(Mode, Config).
+%%     end_per_group(Mode, Config) -> py_modes:end_per_group(Mode, Config).
+%%
+%% Each group is named like its mode (ct_count splits the figures by that) and starts the application
+%% anew with `context_mode' set to it. A case asks mode/1 which one it runs in.
+
+-export([modes/0, all/0, all/1, groups/1, groups/2, init_per_group/2, end_per_group/2, mode/1]).
+-export([start/1, start/2, stop/0, is_main/1, is_parallel/1]).
+-export([messages/0, wait_until/1, wait_until/2, elapsed/1, at_once/1, threads/0, rss/0]).
+-export([misuse/1, hear_log/1, unhear_log/0, log/2]).
+
+%% ------------------------------------------------------------------------------------------
+%% Modes
+%% ------------------------------------------------------------------------------------------
+
+%% The modes this Python has.
+modes() ->
+    [Mode || Mode <- [free_threaded, owngil, subinterp, multi_executor, worker],
+             element(1, py_context:mode(Mode)) =:= ok].
+
+%% All groups, or those of some modes.
+all() ->
+    all(modes()).
+
+all(Modes) ->
+    [{group, Mode} || Mode <- Modes, lists:member(Mode, modes())].
+
+groups(Cases) ->
+    groups(Cases, modes()).
+
+groups(Cases, Modes) ->
+    [{Mode, [], Cases} || Mode <- Modes, lists:member(Mode, modes())].
+
+init_per_group(Mode, Config) ->
+    ok = start(Mode),
+    [{mode, Mode} | Config].
+
+end_per_group(_Mode, _Config) ->
+    stop().
+
+mode(Config) ->
+    proplists:get_value(mode, Config).
+
+%% Whether the contexts of a mode share the main interpreter.
+is_main(Mode) ->
+    lists:member(Mode, [free_threaded, multi_executor, worker]).
+
+%% Whether two contexts of a mode compute at the same time.
+is_parallel(Mode) ->
+    lists:member(Mode, [free_threaded, owngil]).
+
+%% ------------------------------------------------------------------------------------------
+%% The application
+%% ------------------------------------------------------------------------------------------
+
+start(Mode) ->
+    start(Mode, []).
+
+%% Stops it if it runs; all settings are the default ones but these.
+start(Mode, Settings) ->
+    ok = stop(),
+    [ok = application:set_env(erlang_python, Key, Value)
+     || {Key, Value} <- [{context_mode, Mode} | Settings]],
+    {ok, _} = application:ensure_all_started(erlang_python),
+    ok.
+
+stop() ->
+    case application:stop(erlang_python) of
+        ok -> ok;
+        {error, {not_started, _}} -> ok
+    end,
+    _ = application:load(erlang_python),
+    [ok = application:unset_env(erlang_python, Key)
+     || {Key, _} <- application:get_all_env(erlang_python), Key =/= included_applications],
+    ok.
+
+%% ------------------------------------------------------------------------------------------
+%% What cases need
+%% ------------------------------------------------------------------------------------------
+
+%% The mailbox of the calling process.
+messages() ->
+    {messages, Messages} = process_info(self(), messages),
+    Messages.
+
+%% For what sends no event: looks until Fun answers true; an error after ten seconds.
+wait_until(Fun) ->
+    wait_until(Fun, 10000).
+
+wait_until(Fun, Timeout) ->
+    wait_until_at(Fun, erlang:monotonic_time(millisecond) + Timeout).
+
+wait_until_at(Fun, Deadline) ->
+    case Fun() of
+        true ->
+            ok;
+        Other ->
+            case erlang:monotonic_time(millisecond) < Deadline of
+                true -> timer:sleep(5), wait_until_at(Fun, Deadline);
+                false -> error({waited_in_vain, Other})
+            end
+    end.
+
+%% {Milliseconds, Result} of Fun.
+elapsed(Fun) ->
+    {Microseconds, Result} = timer:tc(Fun),
+    {Microseconds / 1000, Result}.
+
+%% The results, in order, of funs that run at the same time in processes of their own.
+at_once(Funs) ->
+    Self = self(),
+    Started = [spawn_monitor(fun() ->
+                   receive go -> ok end,
+                   Self ! {self(), Fun()}
+               end) || Fun <- Funs],
+    [Pid ! go || {Pid, _} <- Started],
+    [receive
+         {Pid, Result} -> demonitor(Monitor, [flush]), Result;
+         {'DOWN', Monitor, process, Pid, Reason} -> error(Reason)
+     end || {Pid, Monitor} <- Started].
+
+%% The operating system's threads of the VM.
+threads() ->
+    {ok, Threads} = file:list_dir("/proc/self/task"),
+    length(Threads).
+
+%% Resident memory of the VM in bytes.
+rss() ->
+    {ok, Statm} = file:read_file("/proc/self/statm"),
+    [_, Pages | _] = string:split(Statm, " ", all),
+    binary_to_integer(Pages) * 4096.
+
+%% What the shell would say about the misuse that Fun is: it has to raise badarg with error_info.
+misuse(Fun) ->
+    try Fun() of
+        Result -> error({no_misuse, Result})
+    catch
+        error:badarg:Stack ->
+            [{_, _, _, Where} | _] = Stack,
+            #{module := Module} = proplists:get_value(error_info, Where),
+            Sentences = maps:values(Module:format_error(badarg, Stack)),
+            unicode:characters_to_binary(lists:join(" ", Sentences))
+    end.
+
+%% What is logged also comes as {log, Level, Text} to Pid.
+hear_log(Pid) ->
+    ok = logger:add_handler(?MODULE, ?MODULE, #{config => Pid}).
+
+unhear_log() ->
+    ok = logger:remove_handler(?MODULE).
+
+log(#{level := Level} = Event, #{config := Pid}) ->
+    Text = logger_formatter:format(Event, #{template => [msg], single_line => false}),
+    Pid ! {log, Level, unicode:characters_to_binary(Text)}.
