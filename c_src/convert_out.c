@@ -4,6 +4,7 @@
 #include "failure.h"
 #include "growable.h"
 #include "handle.h"
+#include "maps.h"
 #include "pycompat.h"
 #include "scalars.h"
 #include "terms.h"
@@ -28,7 +29,6 @@ enum {
     PATH_MAX_STEPS = 1000,
     IMAGES_MAX = 32,      /* images of images of one object */
     CYCLES_FROM = 8,      /* depth of the first search for a cycle */
-    FLAT_MAP_MAX = 32,    /* more pairs need a chain of puts off the schedulers */
     TUPLE_MAX = 16777215, /* the VM's */
     RANGE_MAX = 100000000,
     KEYS_FROM_DICT = 4, /* keys are remembered from this dict on: single ones do not pay */
@@ -399,39 +399,15 @@ static step_t open_dict(walk_t *walk, value_t *value)
     return push(walk, FRAME_MAP, value);
 }
 
-/* Without making its integers; backwards, as lists are built. */
 static step_t range_to_term(walk_t *walk, value_t *value, ERL_NIF_TERM *out)
 {
-    PyObject *start = NULL, *stride = NULL;
-    int overflow = 0, overflow_too = 0;
-    long long first = 0, step = 0, last = 0;
-    step_t result = FAILED;
     const Py_ssize_t size = PyObject_Size(value->object);
 
     PyErr_Clear(); /* too long even to tell its length */
     if (size < 0 || size > RANGE_MAX)
         return fail(walk, value->origin);
-    start = PyObject_GetAttrString(value->object, "start");
-    stride = PyObject_GetAttrString(value->object, "step");
-    if (start == NULL || stride == NULL)
-        goto done;
-    first = PyLong_AsLongLongAndOverflow(start, &overflow);
-    step = PyLong_AsLongLongAndOverflow(stride, &overflow_too);
-    if (overflow != 0 || overflow_too != 0 || __builtin_mul_overflow(step, size, &last) ||
-        __builtin_add_overflow(first, last, &last)) {
-        result = open_as_list(walk, value);
-        goto done;
-    }
-    *out = enif_make_list(walk->env, 0);
-    for (Py_ssize_t i = size; i > 0; i--) {
-        last -= step;
-        *out = enif_make_list_cell(walk->env, enif_make_int64(walk->env, last), *out);
-    }
-    result = READY;
-done:
-    Py_XDECREF(start);
-    Py_XDECREF(stride);
-    return result;
+    return scalars_range_to_term(walk->env, value->object, size, out) ? READY
+                                                                      : open_as_list(walk, value);
 }
 
 static step_t bytearray_to_term(walk_t *walk, PyObject *bytes, ERL_NIF_TERM *out)
@@ -446,20 +422,18 @@ static step_t bytearray_to_term(walk_t *walk, PyObject *bytes, ERL_NIF_TERM *out
     return ok ? READY : fail(walk, bytes);
 }
 
-/* Contiguous bytes are a binary; every other view is left to image. */
-static step_t memoryview_to_term(walk_t *walk, PyObject *object, ERL_NIF_TERM *out)
+static step_t memoryview_to_term(walk_t *walk, PyObject *view, ERL_NIF_TERM *out)
 {
-    Py_buffer view;
+    Py_buffer buffer;
     step_t step = OTHER;
 
-    if (PyObject_GetBuffer(object, &view, PyBUF_FULL_RO) < 0)
+    if (PyObject_GetBuffer(view, &buffer, PyBUF_FULL_RO) < 0)
         return FAILED;
-    if (view.ndim == 1 && PyBuffer_IsContiguous(&view, 'C') &&
-        (view.format == NULL || strcmp(view.format, "B") == 0 || strcmp(view.format, "c") == 0))
-        step = scalars_bytes_to_term(&walk->sink, view.buf, (size_t)view.len, out)
+    if (scalars_is_bytes(&buffer))
+        step = scalars_bytes_to_term(&walk->sink, buffer.buf, (size_t)buffer.len, out)
                    ? READY
-                   : fail(walk, object);
-    PyBuffer_Release(&view);
+                   : fail(walk, view);
+    PyBuffer_Release(&buffer);
     return step;
 }
 
@@ -588,31 +562,15 @@ static inline step_t value_to_term(walk_t *walk, PyObject *object, ERL_NIF_TERM 
 
 /* ---- closing containers ---- */
 
-/* Keeps the key that occurs twice for the path. */
-static step_t same_keys(walk_t *walk, const ERL_NIF_TERM *keys, size_t count)
+static step_t close_map(walk_t *walk, frame_t *frame, ERL_NIF_TERM *out)
 {
-    ERL_NIF_TERM seen = enif_make_new_map(walk->env), value;
+    ERL_NIF_TERM *keys = walk->slots + frame->first;
+    const size_t pairs = frame->count / 2;
 
-    for (size_t i = 0; i < count && walk->key == 0; i++) {
-        if (enif_get_map_value(walk->env, seen, keys[i], &value))
-            walk->key = keys[i];
-        (void)enif_make_map_put(walk->env, seen, keys[i], atom_true, &seen);
-    }
-    return fail(walk, walk->frames[walk->depth - 1].origin);
-}
-
-static step_t close_map(walk_t *walk, ERL_NIF_TERM *keys, size_t pairs, ERL_NIF_TERM *out)
-{
-    ERL_NIF_TERM *values = keys + pairs;
-    const size_t flat = pairs < FLAT_MAP_MAX ? pairs : FLAT_MAP_MAX;
-    size_t size = 0;
-
-    if (!enif_make_map_from_arrays(walk->env, keys, values, flat, out))
-        return same_keys(walk, keys, pairs);
-    for (size_t i = flat; i < pairs; i++)
-        (void)enif_make_map_put(walk->env, *out, keys[i], values[i], out);
-    (void)enif_get_map_size(walk->env, *out, &size);
-    return size == pairs ? READY : same_keys(walk, keys, pairs);
+    if (maps_from_arrays(walk->env, keys, keys + pairs, pairs, out))
+        return READY;
+    walk->key = *out;
+    return fail(walk, frame->origin);
 }
 
 static step_t close_frame(walk_t *walk, frame_t *frame, ERL_NIF_TERM *out)
@@ -620,7 +578,7 @@ static step_t close_frame(walk_t *walk, frame_t *frame, ERL_NIF_TERM *out)
     ERL_NIF_TERM *terms = walk->slots + frame->first;
 
     if (frame->kind == FRAME_MAP)
-        return close_map(walk, terms, frame->count / 2, out);
+        return close_map(walk, frame, out);
     if (frame->count > UINT_MAX)
         return fail(walk, frame->origin);
     if (frame->kind == FRAME_TUPLE)

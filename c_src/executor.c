@@ -205,7 +205,7 @@ static bool should_run(request_t *request, int64_t now)
 static void run_and_answer(pyworker_t *self, request_t *request)
 {
     executor_t *executor = self->executor;
-    ErlNifEnv *env = request->has_terms ? self->env : request->env;
+    ErlNifEnv *env = request->is_light ? request->env : self->env;
     ERL_NIF_TERM result;
 
     result = run_request(self, request, env);
@@ -340,6 +340,7 @@ static void release_worker(pyworker_t *self)
 static void delete_thread(pyworker_t *self)
 {
     pyworker_attach(self);
+    run_forget(self);
     interp_thread_delete(self->thread);
     self->is_attached = false;
 }
@@ -379,6 +380,7 @@ static void end_interpreter(pyworker_t *self)
         delete_thread(self);
         return;
     }
+    run_forget(self);
     if (!interp_end(interp, self->thread))
         send_event(atom_left_behind, executor->name);
     self->is_attached = false;

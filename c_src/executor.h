@@ -37,6 +37,17 @@ typedef struct executor {
     ERL_NIF_TERM report_tag;
 } executor_t;
 
+/* A function that was called by atoms, with what finds it again without a search. */
+typedef struct {
+    ERL_NIF_TERM target; /* 0: unused */
+    ERL_NIF_TERM function;
+    PyObject *module_name;
+    PyObject *module; /* what sys.modules had under that name */
+    PyObject *name;
+} known_function_t;
+
+#define KNOWN_FUNCTIONS 64 /* a power of two */
+
 /* A thread's part in an executor. */
 struct callback;
 
@@ -54,6 +65,7 @@ typedef struct pyworker {
     parker_t reply_parker;   /* where it waits for that */
     spin_t reply_spin;
     ErlNifEnv *env;          /* for replies */
+    known_function_t known[KNOWN_FUNCTIONS]; /* run.c; direct-mapped */
 } pyworker_t;
 
 bool executor_setup(int64_t max_concurrent);

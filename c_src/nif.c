@@ -244,13 +244,35 @@ static ERL_NIF_TERM overloaded(ErlNifEnv *env)
                             enif_make_int64(env, atomic_load(&slots->max)));
 }
 
-static ERL_NIF_TERM keep(request_t *request, ERL_NIF_TERM term)
+/* Whether a term takes no more than a few words on the heap. */
+static bool is_small(ErlNifEnv *env, ERL_NIF_TERM term)
 {
-    ERL_NIF_TERM copy = enif_make_copy(request->env, term);
+    ErlNifBinary binary;
 
-    if (copy != term) /* immediate terms are their own copies */
-        request->has_terms = true;
-    return copy;
+    if (enif_is_atom(env, term) || enif_is_number(env, term) || enif_is_empty_list(env, term))
+        return true;
+    return enif_inspect_binary(env, term, &binary) && binary.size <= 64;
+}
+
+static bool is_small_list(ErlNifEnv *env, ERL_NIF_TERM term)
+{
+    ERL_NIF_TERM head;
+    int length = 0;
+
+    while (enif_get_list_cell(env, term, &head, &term))
+        if (++length > 8 || !is_small(env, head))
+            return false;
+    return enif_is_empty_list(env, term);
+}
+
+/* Copies a term into the request. A light request's reply is sent from the request's own
+ * environment: its memory came from a scheduler and goes to one, which spares the VM the
+ * way of memory between threads; heavy terms must not hang on to a reply, though. */
+static ERL_NIF_TERM keep(ErlNifEnv *env, request_t *request, ERL_NIF_TERM term)
+{
+    if (request->is_light)
+        request->is_light = is_small(env, term) || is_small_list(env, term);
+    return enif_make_copy(request->env, term);
 }
 
 /* Admits the request, or puts it in line, and hands it over. */
@@ -324,10 +346,10 @@ NIF(nif_submit)
         request->owner = owner_acquire(owner);
     if (namespace != NULL)
         request->namespace = namespace_acquire(namespace);
-    request->target = keep(request, argv[6]);
-    request->function = keep(request, argv[7]);
-    request->arguments = keep(request, argv[8]);
-    request->keywords = keep(request, argv[9]);
+    request->target = keep(env, request, argv[6]);
+    request->function = keep(env, request, argv[7]);
+    request->arguments = keep(env, request, argv[8]);
+    request->keywords = keep(env, request, argv[9]);
     request->reference = enif_make_copy(request->env, argv[4]);
     if ((flags & FLAG_RESPONSE) != 0)
         note_ticket(env, argv[4], request);

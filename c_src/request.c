@@ -112,7 +112,7 @@ request_t *request_new(void)
         atomic_fetch_add_explicit(&own->envs, 1, memory_order_relaxed);
     }
     request->job.kind = JOB_REQUEST;
-    request->has_terms = false;
+    request->is_light = true;
     request->interrupted = false;
     request->owner = NULL;
     request->context = NULL;

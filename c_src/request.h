@@ -67,7 +67,7 @@ typedef struct request {
     int64_t deadline;     /* clock_now() time */
     int64_t started;
     ErlNifEnv *env;       /* holds all terms below */
-    bool has_terms;       /* env holds more than reference */
+    bool is_light;        /* env holds little besides reference: the reply may carry it along */
     ERL_NIF_TERM reference;
     ERL_NIF_TERM target;  /* module or handle; source for eval and exec */
     ERL_NIF_TERM function;

@@ -16,6 +16,7 @@
 
 /* What one request needs at hand. */
 typedef struct {
+    pyworker_t *self;
     module_state_t *state;
     request_t *request;
     ErlNifEnv *env;      /* where the result is built */
@@ -289,6 +290,63 @@ static PyObject *module_attribute(PyObject *module, PyObject *path)
     return dotted(module, path);
 }
 
+static known_function_t *known_slot(run_t *run)
+{
+    ERL_NIF_TERM target = run->request->target;
+    ERL_NIF_TERM function = run->request->function;
+
+    return &run->self->known[(target >> 6 ^ function >> 6) & (KNOWN_FUNCTIONS - 1)];
+}
+
+/* The function a pair of atoms named before, if the module is still the same and has it: two look-ups
+ * by interned names instead of a search. New; NULL, no exception: search. */
+static PyObject *find_known(run_t *run)
+{
+    known_function_t *known = known_slot(run);
+    PyObject *module;
+    PyObject *found = NULL;
+
+    if (known->target != run->request->target || known->function != run->request->function)
+        return NULL;
+    module = lookup(PyImport_GetModuleDict(), known->module_name);
+    if (module != NULL && module == known->module)
+        found = lookup(PyModule_GetDict(module), known->name);
+    Py_XDECREF(module);
+    if (found == NULL)
+        PyErr_Clear();
+    return found;
+}
+
+static void forget(known_function_t *known)
+{
+    known->target = 0;
+    Py_CLEAR(known->module_name);
+    Py_CLEAR(known->module);
+    Py_CLEAR(known->name);
+}
+
+void run_forget(pyworker_t *self)
+{
+    for (int i = 0; i < KNOWN_FUNCTIONS; i++)
+        forget(&self->known[i]);
+}
+
+/* Remembers that name was found in the dict of module. */
+static void remember(run_t *run, PyObject *module_name, PyObject *module, PyObject *name)
+{
+    known_function_t *known = known_slot(run);
+
+    if (!enif_is_atom(run->from, run->request->target) ||
+        !enif_is_atom(run->from, run->request->function) || !PyModule_CheckExact(module))
+        return;
+    forget(known);
+    known->target = run->request->target;
+    known->function = run->request->function;
+    known->module_name = Py_NewRef(module_name);
+    known->module = Py_NewRef(module);
+    known->name = Py_NewRef(name);
+}
+
 static PyObject *find_in_module(run_t *run, PyObject *name, PyObject *path)
 {
     PyObject *module = find_module(run, name);
@@ -299,6 +357,8 @@ static PyObject *find_in_module(run_t *run, PyObject *name, PyObject *path)
     found = module_attribute(module, path);
     if (found == NULL)
         fail_raised(run);
+    else
+        remember(run, name, module, path);
     Py_DECREF(module);
     return found;
 }
@@ -306,10 +366,13 @@ static PyObject *find_in_module(run_t *run, PyObject *name, PyObject *path)
 /* What is to be called; new. NULL with run->result set. */
 static PyObject *find_callable(run_t *run)
 {
-    PyObject *path = to_name(run, run->request->function);
+    PyObject *found = find_known(run);
     PyObject *target = NULL;
-    PyObject *found = NULL;
+    PyObject *path;
 
+    if (found != NULL)
+        return found;
+    path = to_name(run, run->request->function);
     if (path == NULL)
         return NULL;
     switch (handle_from_term(run->state, run->from, run->request->target, &target)) {
@@ -670,7 +733,7 @@ done:
 
 ERL_NIF_TERM run_request(pyworker_t *self, request_t *request, ErlNifEnv *env)
 {
-    run_t run = {self->interp->module, request, env, request->env, atom_error};
+    run_t run = {self, self->interp->module, request, env, request->env, atom_error};
 
     switch (request->op) {
     case OP_CALL:

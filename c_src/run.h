@@ -16,6 +16,9 @@
  */
 ERL_NIF_TERM run_request(pyworker_t *self, request_t *request, ErlNifEnv *env);
 
+/* Lets go of what run_request keeps for the thread. GIL: held. */
+void run_forget(pyworker_t *self);
+
 /* Whether result is `ok` or `{ok, _}`. */
 bool run_is_success(ErlNifEnv *env, ERL_NIF_TERM result);
 

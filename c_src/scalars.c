@@ -133,6 +133,33 @@ bool scalars_int_to_term(ErlNifEnv *env, PyObject *number, ERL_NIF_TERM *out)
     return true;
 }
 
+static bool get_int64(PyObject *object, const char *name, long long *out)
+{
+    PyObject *number = PyObject_GetAttrString(object, name);
+    int overflow = 0;
+
+    if (number != NULL)
+        *out = PyLong_AsLongLongAndOverflow(number, &overflow);
+    Py_XDECREF(number);
+    PyErr_Clear();
+    return number != NULL && overflow == 0;
+}
+
+bool scalars_range_to_term(ErlNifEnv *env, PyObject *range, Py_ssize_t size, ERL_NIF_TERM *out)
+{
+    long long number = 0, step = 0, span = 0;
+
+    if (!get_int64(range, "start", &number) || !get_int64(range, "step", &step) ||
+        __builtin_mul_overflow(step, size, &span) || __builtin_add_overflow(number, span, &number))
+        return false;
+    *out = enif_make_list(env, 0);
+    for (; size > 0; size--) { /* backwards, as lists are built */
+        number -= step;
+        *out = enif_make_list_cell(env, enif_make_int64(env, number), *out);
+    }
+    return true;
+}
+
 /* ---- floats ---- */
 
 ERL_NIF_TERM scalars_float_to_term(ErlNifEnv *env, double number)
@@ -164,6 +191,13 @@ bool scalars_bytes_to_term(scalars_sink_t *sink, const void *bytes, size_t size,
     memcpy(binary.data, bytes, size);
     *out = enif_make_binary(sink->env, &binary);
     return true;
+}
+
+bool scalars_is_bytes(const Py_buffer *buffer)
+{
+    return buffer->ndim == 1 && PyBuffer_IsContiguous(buffer, 'C') &&
+           (buffer->format == NULL || strcmp(buffer->format, "B") == 0 ||
+            strcmp(buffer->format, "c") == 0);
 }
 
 /* Length of the UTF-8 sequence at `at`, which has `left` bytes; 0 if there is none. */

@@ -73,6 +73,13 @@ bool scalars_str_to_term(scalars_sink_t *sink, PyObject *text, ERL_NIF_TERM *out
 
 bool scalars_bytes_to_term(scalars_sink_t *sink, const void *bytes, size_t size, ERL_NIF_TERM *out);
 
+/* A list of the `size` numbers of a range, without making ints of them. False, nothing
+ * set, when they do not fit 64 bits. */
+bool scalars_range_to_term(ErlNifEnv *env, PyObject *range, Py_ssize_t size, ERL_NIF_TERM *out);
+
+/* Whether a buffer is nothing but bytes in a row. */
+bool scalars_is_bytes(const Py_buffer *buffer);
+
 /* nan and the infinities, which Erlang's floats lack, become atoms. */
 ERL_NIF_TERM scalars_float_to_term(ErlNifEnv *env, double number);
 

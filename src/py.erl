@@ -11,7 +11,7 @@
 
 %% Calls
 -export([call/3, call/4, call/5, call/6, eval/1, eval/2, eval/3, eval/4, exec/1, exec/2, exec/3]).
--export([cast/3, cast/4, cast/5, spawn_call/3, spawn_call/4, spawn_call/5, await/1, await/2]).
+-export([cast/3, cast/4, cast/5, spawn_call/3, spawn_call/4, spawn_call/5, spawn_call/6, await/1, await/2]).
 -export([parallel/1, parallel/2]).
 %% Objects
 -export([getattr/2, call_method/3, to_term/1, is_ref/1, repr/1]).
@@ -180,19 +180,31 @@ cast(Pool, Module, Function, Args, Kwargs) when ?IS_POOL(Pool, Function) ->
     py_async:cast_pool(Pool, py_options:call(Module, Function, Args, Kwargs, default, ?TIMEOUT)).
 
 ?DOC("Calls without waiting; the caller gets `{py_response, Ref, Result}`, or awaits the Ref.").
--spec spawn_call(name(), name(), [term()]) -> reference().
+-spec spawn_call(name() | handle(), name(), [term()]) -> reference().
 spawn_call(Module, Function, Args) ->
     spawn_call(Module, Function, Args, []).
 
--spec spawn_call(pid() | name(), name(), name() | [term()], [term()] | kwargs()) -> reference().
+-spec spawn_call(pid() | name() | handle(), name(), name() | [term()], [term()] | kwargs()) ->
+    reference().
 spawn_call(Ctx, Module, Function, Args) when is_pid(Ctx) ->
-    py_async:start(Ctx, py_options:call(Module, Function, Args, [], default, infinity));
+    spawn_call(Ctx, Module, Function, Args, infinity);
+spawn_call(Pool, Module, Function, Args) when ?IS_POOL(Pool, Function) ->
+    spawn_call(Pool, Module, Function, Args, []);
 spawn_call(Module, Function, Args, Kwargs) ->
     spawn_call(Module, Function, Args, Kwargs, ?TIMEOUT).
 
--spec spawn_call(name(), name(), [term()], kwargs(), timeout_or_options()) -> reference().
+-spec spawn_call(pid() | name() | handle(), name(), name() | [term()], [term()] | kwargs(),
+                 kwargs() | timeout_or_options()) -> reference().
+spawn_call(Ctx, Module, Function, Args, T) when is_pid(Ctx) ->
+    py_async:start(Ctx, py_options:call(Module, Function, Args, [], T, infinity));
+spawn_call(Pool, Module, Function, Args, Kwargs) when ?IS_POOL(Pool, Function) ->
+    spawn_call(Pool, Module, Function, Args, Kwargs, ?TIMEOUT);
 spawn_call(Module, Function, Args, Kwargs, T) ->
     py_async:start(py_options:call(Module, Function, Args, Kwargs, T, ?TIMEOUT)).
+
+-spec spawn_call(atom(), name(), name(), [term()], kwargs(), timeout_or_options()) -> reference().
+spawn_call(Pool, Module, Function, Args, Kwargs, T) when ?IS_POOL(Pool, Function) ->
+    py_async:start_pool(Pool, py_options:call(Module, Function, Args, Kwargs, T, ?TIMEOUT)).
 
 -spec await(reference()) -> result().
 await(Ref) ->

@@ -4,11 +4,11 @@
 -include("py_request.hrl").
 ?MODULEDOC("Calls whose caller does not wait: casts, and calls that are awaited later.").
 
--export([cast/1, cast/2, cast_pool/2, start/1, start/2, await/2]).
+-export([cast/1, cast/2, cast_pool/2, start/1, start/2, start_pool/2, await/2]).
 
 -spec cast(py_request:request()) -> ok.
 cast(Request) ->
-    cast_to(py_request:destination(Request), Request).
+    cast_to(destination(Request), Request).
 
 -spec cast(pid(), py_request:request()) -> ok.
 cast(Ctx, Request) ->
@@ -26,12 +26,17 @@ cast_to({error, Reason}, #request{target = Target, function = Function}) ->
 ?DOC("Starts a request where the caller's next call would go.").
 -spec start(py_request:request()) -> reference().
 start(Request) ->
-    start_at(py_request:destination(Request), Request).
+    start_at(destination(Request), Request).
 
 ?DOC("Starts a request in an explicit context.").
 -spec start(pid(), py_request:request()) -> reference().
 start(Ctx, Request) ->
     start_at(py_context:place(Ctx), Request).
+
+?DOC("Starts a request in a pool.").
+-spec start_pool(atom(), py_request:request()) -> reference().
+start_pool(Pool, Request) ->
+    start_at(py_context_router:pool_place(Pool), Request).
 
 start_at({ok, Place}, Request) ->
     py_request:start_response(Place, Request);
@@ -39,6 +44,16 @@ start_at({error, _} = Error, _Request) ->
     Ref = py_nif:ticket(),
     self() ! {py_response, Ref, Error},
     Ref.
+
+%% A method runs where its object lives.
+destination(#request{target = Handle}) when is_reference(Handle) ->
+    py_nif:is_handle(Handle) orelse erlang:error(badarg, [Handle]),
+    case py_context:handle_place(Handle) of
+        {ok, Place} -> {ok, Place};
+        error -> {error, {context_down, gone}}
+    end;
+destination(Request) ->
+    py_request:destination(Request).
 
 ?DOC("Waits for `{py_response, Ref, Result}`. At the time-out the call is cancelled; nothing is left in\n"
      "the mailbox.").

@@ -8,12 +8,13 @@
 -export([call/6, eval/4, exec/3, timeout/2]).
 -export([format_error/2]).
 
--define(IS_TIMEOUT(T), (T =:= infinity orelse (is_integer(T) andalso T >= 0))).
+%% What `receive' takes.
+-define(IS_TIMEOUT(T), (T =:= infinity orelse (is_integer(T) andalso T >= 0 andalso T =< 16#FFFFFFFF))).
 
 ?DOC("The request of a call; `T` is a time-out in milliseconds, `infinity`, or options.").
 -spec call(term(), term(), term(), term(), py:timeout_or_options() | default, timeout()) ->
     py_request:request().
-call(Target, Function, Args, Kwargs, T, Default) when is_list(Args) ->
+call(Target, Function, Args, Kwargs, T, Default) when length(Args) >= 0 ->
     is_target(Target) orelse misuse(1, "must be a module's name (atom, binary or string)"),
     is_name(Function) orelse misuse(2, "must be a function's name (atom, binary or string)"),
     Request = #request{op = ?OP_CALL, target = Target, function = Function, args = Args,

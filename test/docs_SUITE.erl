@@ -152,10 +152,22 @@ evaluate(#{line := At, tokens := Tokens, expected := Expected}, Line, Bindings) 
 matches(_Value, none, _Bindings) ->
     true;
 matches(Value, Expected, Bindings) ->
-    {ok, Tokens, _} = erl_scan:string("case Value of " ++ Expected ++ " -> true; _ -> false end."),
-    {ok, Expressions} = erl_parse:parse_exprs(Tokens),
-    {value, Result, _} = erl_eval:exprs(Expressions, erl_eval:add_binding('Value', Value, Bindings)),
+    try erl_eval:exprs(parsed(Expected), Bindings) of
+        {value, Said, _} -> Said =:= Value
+    catch
+        error:_ -> matches_pattern(Value, Expected, Bindings) % it has a _ or a new variable
+    end.
+
+matches_pattern(Value, Expected, Bindings) ->
+    Pattern = string:replace(Expected, "=>", ":=", all),
+    Case = parsed(["case Value of ", Pattern, " -> true; _ -> false end"]),
+    {value, Result, _} = erl_eval:exprs(Case, erl_eval:add_binding('Value', Value, Bindings)),
     Result.
+
+parsed(Text) ->
+    {ok, Tokens, _} = erl_scan:string(lists:flatten([Text, "."])),
+    {ok, Expressions} = erl_parse:parse_exprs(Tokens),
+    Expressions.
 
 load_module(Text) ->
     {ok, Tokens, _} = erl_scan:string(Text),

