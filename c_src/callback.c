@@ -9,15 +9,25 @@
 #include "pycompat.h"
 #include "terms.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 typedef enum { PENDING, ANSWERED, INTERRUPTED } callback_state_t;
+
+/* What is to be done when a callback nobody waits for is settled. */
+typedef struct {
+    job_t job; /* first: an errand */
+    callback_t *callback; /* kept */
+    context_t *context;   /* kept */
+    PyObject *done;       /* called by callback_complete, on a thread of its interpreter */
+} completion_t;
 
 struct callback {
     pthread_mutex_t lock; /* leaf; guards the rest */
     _Atomic int state;    /* callback_state_t; written under lock */
     parker_t *parker; /* of the waiting thread */
-    ErlNifEnv *env;   /* holds answer, unless that is immediate */
+    completion_t *completion; /* instead of a parker */
+    ErlNifEnv *env;   /* holds answer */
     ERL_NIF_TERM answer;
 };
 
@@ -54,6 +64,7 @@ static callback_t *new_callback(parker_t *parker)
     pthread_mutex_init(&callback->lock, NULL);
     callback->state = PENDING;
     callback->parker = parker;
+    callback->completion = NULL;
     callback->env = NULL;
     return callback;
 }
@@ -61,9 +72,15 @@ static callback_t *new_callback(parker_t *parker)
 /* Ends the wait with state; lock held. */
 static void settle(callback_t *callback, callback_state_t state)
 {
+    completion_t *completion = callback->completion;
+
     callback->state = state;
     if (callback->parker != NULL)
         parker_notify(callback->parker);
+    callback->completion = NULL;
+    /* Of a closed executor nothing can be called any more: the object went with its interpreter. */
+    if (completion != NULL)
+        seat_push_errand(&completion->context->executor->seat, &completion->job.node);
 }
 
 bool callback_reply(ErlNifEnv *env, ERL_NIF_TERM term, ERL_NIF_TERM answer)
@@ -392,23 +409,94 @@ static PyObject *ask(const question_t *question, const origin_t *origin)
     return value;
 }
 
+/* On whose behalf a callback is made; false with an exception set. */
+static bool check_origin(module_state_t *state, origin_t *origin)
+{
+    if (!origin_of_thread(origin)) {
+        PyErr_SetString(state->error, "this thread runs on behalf of no Erlang process");
+        return false;
+    }
+    if (origin->depth >= max_depth) {
+        PyErr_Format(PyExc_RecursionError,
+                     "callbacks nested deeper than %u (application setting max_callback_depth)",
+                     max_depth);
+        return false;
+    }
+    return true;
+}
+
 PyObject *callback_call(module_state_t *state, ERL_NIF_TERM kind, PyObject *name,
                         PyObject *arguments, PyObject *keywords)
 {
     question_t question = {state, kind, name, arguments, keywords};
     origin_t origin;
 
-    if (!origin_of_thread(&origin)) {
-        PyErr_SetString(state->error, "this thread runs on behalf of no Erlang process");
+    return check_origin(state, &origin) ? ask(&question, &origin) : NULL;
+}
+
+/* ---- without waiting ---- */
+
+static completion_t *new_completion(const origin_t *origin, callback_t *callback, PyObject *done)
+{
+    completion_t *completion = calloc(1, sizeof(*completion));
+
+    if (completion == NULL)
         return NULL;
-    }
-    if (origin.depth >= max_depth) {
-        PyErr_Format(PyExc_RecursionError,
-                     "callbacks nested deeper than %u (application setting max_callback_depth)",
-                     max_depth);
+    completion->job.kind = JOB_COMPLETION;
+    enif_keep_resource(callback);
+    completion->callback = callback;
+    completion->context = context_acquire(origin->context);
+    completion->done = Py_NewRef(done);
+    return completion;
+}
+
+static void free_completion(completion_t *completion)
+{
+    Py_DECREF(completion->done);
+    enif_release_resource(completion->callback);
+    context_release(completion->context);
+    free(completion);
+}
+
+PyObject *callback_start(module_state_t *state, PyObject *name, PyObject *arguments,
+                         PyObject *keywords, PyObject *done)
+{
+    question_t question = {state, atom_call, name, arguments, keywords};
+    ErlNifEnv *env;
+    callback_t *callback;
+    completion_t *completion;
+    origin_t origin;
+    bool ok;
+
+    if (!check_origin(state, &origin))
         return NULL;
-    }
-    return ask(&question, &origin);
+    env = enif_alloc_env();
+    callback = new_callback(NULL);
+    completion = new_completion(&origin, callback, done);
+    callback->completion = completion;
+    ok = completion != NULL && send_call(env, callback, &question, &origin);
+    if (!ok && completion != NULL)
+        free_completion(completion);
+    enif_free_env(env);
+    enif_release_resource(callback);
+    return ok ? Py_NewRef(Py_None) : NULL;
+}
+
+void callback_complete(module_state_t *state, job_t *job)
+{
+    completion_t *completion = (completion_t *)job;
+    PyObject *value = take_answer(state, completion->callback);
+    PyObject *error = value == NULL ? compat_take_exception() : NULL;
+    PyObject *result =
+        PyObject_CallFunctionObjArgs(completion->done, value != NULL ? value : Py_None,
+                                     error != NULL ? error : Py_None, NULL);
+
+    if (result == NULL)
+        PyErr_WriteUnraisable(completion->done);
+    Py_XDECREF(result);
+    Py_XDECREF(value);
+    Py_XDECREF(error);
+    free_completion(completion);
 }
 
 /* ---- messages ---- */

@@ -27,6 +27,14 @@ void callback_set_max_depth(uint32_t depth);
 PyObject *callback_call(module_state_t *state, ERL_NIF_TERM kind, PyObject *name,
                         PyObject *arguments, PyObject *keywords);
 
+/* The same without waiting: done(value, None) or done(None, exception) is called later, on another
+ * thread of the interpreter. None, or NULL with an exception set. GIL: held. */
+PyObject *callback_start(module_state_t *state, PyObject *name, PyObject *arguments,
+                         PyObject *keywords, PyObject *done);
+
+/* Calls `done` of a callback that was settled (JOB_COMPLETION); takes the job. GIL: held. */
+void callback_complete(module_state_t *state, job_t *job);
+
 /* Sends term to a Pid of this node; True, False if that process is gone. NULL with an exception
  * set. GIL: held. */
 PyObject *callback_send(module_state_t *state, PyObject *pid, PyObject *term);

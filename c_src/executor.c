@@ -268,6 +268,10 @@ static void serve(pyworker_t *self, queue_node_t *node)
         atomic_store(&self->interp->is_drain_queued, false);
         pyworker_attach(self); /* the loop drains */
         break;
+    case JOB_COMPLETION:
+        pyworker_attach(self);
+        callback_complete(self->interp->module, job);
+        break;
     }
 }
 

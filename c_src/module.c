@@ -30,6 +30,22 @@ static PyObject *module_call(PyObject *module, PyObject *arguments)
     return callback_call(module_state(module), kind_atom, name, positional, keywords);
 }
 
+PyDoc_STRVAR(start_doc, "start(name, args, kwargs, done)\n--\n\n"
+                        "Calls an Erlang function without waiting; done(value, exception) is called\n"
+                        "later on another thread, one of the two being None.");
+
+static PyObject *module_start(PyObject *module, PyObject *arguments)
+{
+    PyObject *name;
+    PyObject *positional;
+    PyObject *keywords;
+    PyObject *done;
+
+    if (!PyArg_ParseTuple(arguments, "OOOO", &name, &positional, &keywords, &done))
+        return NULL;
+    return callback_start(module_state(module), name, positional, keywords, done);
+}
+
 PyDoc_STRVAR(self_doc, "self()\n--\n\n"
                        "The Pid on whose behalf this code runs, or None. Does not block.");
 
@@ -119,6 +135,7 @@ static PyObject *module_is_main_only(PyObject *module, PyObject *name)
 
 static PyMethodDef functions[] = {
     {"call", module_call, METH_VARARGS, call_doc},
+    {"start", module_start, METH_VARARGS, start_doc},
     {"self", module_self, METH_NOARGS, self_doc},
     {"send", module_send, METH_VARARGS, send_doc},
     {"whereis", module_whereis, METH_O, whereis_doc},

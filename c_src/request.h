@@ -28,7 +28,7 @@ struct owner;
 struct callback;
 
 /* What an executor's worker serves. */
-typedef enum { JOB_REQUEST, JOB_INTERRUPT, JOB_DRAIN } job_kind_t;
+typedef enum { JOB_REQUEST, JOB_INTERRUPT, JOB_DRAIN, JOB_COMPLETION } job_kind_t;
 
 typedef struct {
     queue_node_t node;

@@ -32,12 +32,16 @@ from ._state import (
 
 __all__ = [
     "Atom", "CallbackError", "Error", "Fun", "Interrupt", "Pid", "Port", "ProcessError", "Ref",
-    "atom", "call", "self", "send", "state_clear", "state_decr", "state_delete", "state_get",
-    "state_incr", "state_keys", "state_set", "whereis",
+    "async_call", "atom", "call", "self", "send", "sleep", "state_clear", "state_decr",
+    "state_delete", "state_get", "state_incr", "state_keys", "state_set", "whereis",
 ]
 
 
 def __getattr__(name: str) -> Any:
+    if name in ("async_call", "sleep"):  # asyncio is loaded when somebody wants it
+        from . import _async
+
+        return getattr(_async, name)
     # Registered names only: introspection must not find everything here.
     if not name.startswith("_") and _erlang.origin() is not None and is_registered(name):
         return function(name)
