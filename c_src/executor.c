@@ -209,9 +209,7 @@ static void run_and_answer(pyworker_t *self, request_t *request)
     ERL_NIF_TERM result;
 
     result = run_request(self, request, env);
-    atomic_store_explicit(&executor->calls,
-                          atomic_load_explicit(&executor->calls, memory_order_relaxed) + 1,
-                          memory_order_relaxed);
+    atomic_fetch_add_explicit(&executor->calls, 1, memory_order_relaxed);
     if (!run_is_success(env, result))
         atomic_fetch_add_explicit(&executor->errors, 1, memory_order_relaxed);
     /* The slot is free before the caller knows, the next in line starts after. */
@@ -220,16 +218,24 @@ static void run_and_answer(pyworker_t *self, request_t *request)
     slots_advance(&slots);
 }
 
+/* The clock is read once per request: the end of one is the start of the next. */
 static void serve_request(pyworker_t *self, request_t *request)
 {
-    int64_t now = clock_now();
+    int64_t started;
 
-    pyworker_attach(self); /* whatever happens: an interrupt may have to be cleared */
+    if (!self->is_attached) {
+        pyworker_attach(self); /* whatever happens: an interrupt may have to be cleared */
+        self->now = clock_now();
+    }
+    started = self->now;
     self->request = request;
-    request->started = now;
+    request->started = started;
     request_set_phase(request, PHASE_RUNNING);
-    if (should_run(request, now)) {
+    if (should_run(request, started)) {
         run_and_answer(self, request);
+        self->now = clock_now();
+        atomic_fetch_add_explicit(&self->executor->busy_ns, self->now - started,
+                                  memory_order_relaxed);
     } else {
         slots_release(&slots);
         slots_advance(&slots);
@@ -780,6 +786,7 @@ void executor_info(executor_t *executor, ErlNifEnv *env, ERL_NIF_TERM *parts)
         else if (request != NULL && request->job.kind == JOB_REQUEST)
             running = enif_make_int64(env, clock_now() - request->started);
     }
+    parts[8] = enif_make_uint64(env, seat_waiting(&executor->seat));
     parts[4] = enif_make_int(env, executor->seat.workers);
     parts[5] = enif_make_int(env, executor->seat.lost);
     pthread_mutex_unlock(&executor->seat.lock);

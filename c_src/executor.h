@@ -61,6 +61,7 @@ typedef struct pyworker {
     unsigned long thread_id; /* Python's ident, for asynchronous exceptions */
     bool was_interrupted;    /* an asynchronous exception was set; guarded by seat->lock */
     request_t *request;      /* what it serves */
+    int64_t now;             /* clock when the last one ended, or since it is attached */
     struct callback *waits;  /* for what it is parked; guarded by seat->lock */
     parker_t reply_parker;   /* where it waits for that */
     spin_t reply_spin;
@@ -108,8 +109,8 @@ void executor_interrupt_context(struct context *context);
 /* Interrupts what the context runs; false when nothing does. */
 bool executor_interrupt_running(struct context *context);
 
-/* Fills parts[8]: interpreter id, calls, errors, busy ns, threads, lost threads, running ns |
- * undefined, parked. */
+/* Fills parts[9]: interpreter id, calls, errors, busy ns, threads, lost threads, running ns |
+ * undefined, parked, queued. */
 void executor_info(executor_t *executor, ErlNifEnv *env, ERL_NIF_TERM *parts);
 
 /* Sets the process that gets {py_event, What} (threads given up, interpreters left). */

@@ -4,10 +4,11 @@
 #include "thread.h"
 
 #include <dlfcn.h>
-#include <stdarg.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 typedef struct {
     const interp_config_t *config;
@@ -151,6 +152,42 @@ done:
     return result != NULL;
 }
 
+#if defined(__GLIBC__)
+static void leave_at_once(int status, void *unused)
+{
+    (void)unused;
+    fflush(NULL);
+    _exit(status);
+}
+
+void interp_guard_exit(void)
+{
+    on_exit(leave_at_once, NULL); /* handlers run last first */
+}
+#else
+void interp_guard_exit(void)
+{
+    /* No exit handler learns the status elsewhere; application:stop/1 first is the way. */
+}
+#endif
+
+/* Runs the bootstrap of main with the VM's signal handlers put back afterwards: importing
+ * `signal` installs Python's SIGINT handler whatever the configuration says. */
+static bool bootstrap_main(interp_t *interp)
+{
+    struct sigaction before[NSIG];
+    bool known[NSIG];
+    bool ok;
+
+    for (int signal = 1; signal < NSIG; signal++)
+        known[signal] = sigaction(signal, NULL, &before[signal]) == 0;
+    ok = bootstrap(interp);
+    for (int signal = 1; signal < NSIG; signal++)
+        if (known[signal])
+            sigaction(signal, &before[signal], NULL);
+    return ok;
+}
+
 static PyStatus configure(const interp_config_t *config)
 {
     PyPreConfig before;
@@ -203,13 +240,14 @@ static bool initialise(start_t *start)
         return false;
     }
     main_interp = new_interp(INTERP_MAIN);
-    if (main_interp == NULL || !bootstrap(main_interp)) {
+    if (main_interp == NULL || !bootstrap_main(main_interp)) {
         describe_exception("the bootstrap of the main interpreter failed", start->error,
                            start->size);
         PyEval_SaveThread();
         return false;
     }
     PyEval_SaveThread();
+    interp_guard_exit();
     return true;
 }
 
@@ -373,8 +411,10 @@ interp_t *interp_create(interp_kind_t kind, PyThreadState **thread, char *error,
         return NULL;
     }
     pthread_mutex_lock(&life_lock);
-    if (kind == INTERP_OWN_GIL && !has_anchors)
+    if (kind == INTERP_OWN_GIL && !has_anchors) {
         has_anchors = interp_run_in_main("import_anchors", "");
+        interp_guard_exit();
+    }
     ok = create_detached(kind, thread, error, size);
     if (ok) {
         PyEval_RestoreThread(*thread);

@@ -60,6 +60,11 @@ bool interp_main_start(const interp_config_t *config, char *error, size_t size);
 /* The main interpreter; borrowed, NULL before interp_main_start. */
 interp_t *interp_main(void);
 
+/* Makes the VM's exit end right after stdio is flushed, before the exit handlers of libraries
+ * that were loaded so far: those would pull the ground from under our running threads. To be
+ * called after a library with exit handlers may have been loaded. */
+void interp_guard_exit(void);
+
 /* What this CPython can do. */
 bool interp_supports_subinterpreters(void); /* 3.12+ */
 bool interp_is_free_threaded(void);

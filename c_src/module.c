@@ -133,6 +133,17 @@ static PyObject *module_is_main_only(PyObject *module, PyObject *name)
     return text == NULL ? NULL : PyBool_FromLong(names_has(text));
 }
 
+PyDoc_STRVAR(guard_exit_doc, "guard_exit()\n--\n\n"
+                             "To be called after a library with exit handlers may have been loaded.");
+
+static PyObject *module_guard_exit(PyObject *module, PyObject *unused)
+{
+    (void)module;
+    (void)unused;
+    interp_guard_exit();
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef functions[] = {
     {"call", module_call, METH_VARARGS, call_doc},
     {"start", module_start, METH_VARARGS, start_doc},
@@ -141,6 +152,7 @@ static PyMethodDef functions[] = {
     {"whereis", module_whereis, METH_O, whereis_doc},
     {"origin", origin_get, METH_NOARGS, origin_doc},
     {"enter", origin_enter, METH_O, enter_doc},
+    {"guard_exit", module_guard_exit, METH_NOARGS, guard_exit_doc},
     {"import_in_main", module_import_in_main, METH_O, import_in_main_doc},
     {"mark_main_only", module_mark_main_only, METH_O, mark_doc},
     {"is_main_only", module_is_main_only, METH_O, is_main_only_doc},

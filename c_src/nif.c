@@ -168,18 +168,18 @@ NIF(nif_context_close)
 }
 
 /* context_info(Context) -> {Mode, InterpreterId | undefined, Calls, Errors, BusyNs, Threads, Lost,
- * RunningNs | undefined, Parked} */
+ * RunningNs | undefined, Parked, Queued} */
 NIF(nif_context_info)
 {
     context_t *context = context_get(env, argv[0]);
-    ERL_NIF_TERM parts[9];
+    ERL_NIF_TERM parts[10];
 
     (void)argc;
     if (context == NULL)
         return enif_make_badarg(env);
     parts[0] = context->mode;
     executor_info(context->executor, env, parts + 1);
-    return enif_make_tuple_from_array(env, parts, 9);
+    return enif_make_tuple_from_array(env, parts, 10);
 }
 
 /* context_interrupt(Context) -> ok | not_running */

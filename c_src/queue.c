@@ -56,6 +56,13 @@ bool queue_has(queue_t *queue)
     return top != NULL && top != &closed_mark;
 }
 
+const queue_node_t *queue_peek(queue_t *queue)
+{
+    const queue_node_t *top = atomic_load(&queue->top);
+
+    return top != &closed_mark ? top : NULL;
+}
+
 /* Appends a chain that is linked newest first, in order of arrival. */
 static void append_reversed(list_t *list, queue_node_t *chain)
 {

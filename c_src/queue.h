@@ -43,6 +43,9 @@ bool queue_push(queue_t *queue, queue_node_t *node);
 /* Whether something was pushed and not taken yet. */
 bool queue_has(queue_t *queue);
 
+/* The newest node, linked towards the oldest, for a look while nobody takes. */
+const queue_node_t *queue_peek(queue_t *queue);
+
 /* Appends all that was pushed so far to list, oldest first. */
 void queue_take(queue_t *queue, list_t *list);
 

@@ -165,6 +165,18 @@ worker_t *seat_find(seat_t *seat, queue_node_t *node)
     return worker != NULL ? worker : find_serving(seat->given_up, node);
 }
 
+size_t seat_waiting(seat_t *seat)
+{
+    const queue_node_t *chains[] = {seat->ready[0].head, seat->ready[1].head, seat->errands.head,
+                                    queue_peek(&seat->arriving), queue_peek(&seat->nested)};
+    size_t count = 0;
+
+    for (size_t i = 0; i < sizeof(chains) / sizeof(*chains); i++)
+        for (const queue_node_t *node = chains[i]; node != NULL; node = node->next)
+            count++;
+    return count;
+}
+
 static bool unlink_sibling(worker_t **at, worker_t *worker)
 {
     while (*at != NULL && *at != worker)

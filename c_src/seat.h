@@ -91,6 +91,9 @@ bool seat_abandon(seat_t *seat, queue_node_t *node);
  * stays true until it unlocks. */
 worker_t *seat_find(seat_t *seat, queue_node_t *node);
 
+/* How many nodes wait to be served; walks them. Caller holds seat->lock: only its holder takes. */
+size_t seat_waiting(seat_t *seat);
+
 /* Enters a worker as the home worker (is_home) or as a spare, before or on its own
  * thread. False once the seat has ended. */
 bool worker_enter(worker_t *worker, seat_t *seat, bool is_home);

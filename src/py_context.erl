@@ -151,11 +151,11 @@ interrupt(Ctx) ->
 info(Ctx) ->
     case place(Ctx) of
         {ok, {Pid, Ref}} ->
-            {Mode, Interp, Calls, Errors, Busy, Threads, Lost, Running, Parked} =
+            {Mode, Interp, Calls, Errors, Busy, Threads, Lost, Running, Parked, Queued} =
                 py_nif:context_info(Ref),
             #{pid => Pid, mode => Mode, interp_id => Interp, calls => Calls, errors => Errors,
               busy_ms => Busy div 1000000, threads => Threads, lost_threads => Lost,
-              parked => Parked,
+              parked => Parked, queued => Queued,
               running_ms => case Running of undefined -> undefined; _ -> Running div 1000000 end};
         Error ->
             Error

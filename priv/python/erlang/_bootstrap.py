@@ -53,14 +53,14 @@ class ClosedInput:
 
 def setup(kind: str) -> None:
     """Prepares the current interpreter; kind is main, shared_gil or own_gil."""
-    import threading  # noqa: F401  first, so that the home thread is its main thread
+    import signal  # noqa: F401  now, while the VM's handlers are put back afterwards
+    import threading  # noqa: F401  early, so that the home thread is its main thread
 
     sys.stdin = ClosedInput()
     from erlang import _threads
 
     _threads.install()
-    if kind != "main":
-        _hook_extension_modules()
+    _hook_extension_modules(kind == "main")
 
 
 def import_anchors(_unused: str) -> None:
@@ -84,7 +84,7 @@ def _is_standard(name: str) -> bool:
     return False  # there are no sub-interpreters there
 
 
-def _hook_extension_modules() -> None:
+def _hook_extension_modules(is_main: bool) -> None:
     loader = importlib.machinery.ExtensionFileLoader
     create, execute = loader.create_module, loader.exec_module
 
@@ -94,6 +94,11 @@ def _hook_extension_modules() -> None:
         except Exception as error:
             _erlang.mark_main_only(package)
             raise ImportError(HELP.format(package) + f" ({error})", name=package) from error
+
+    def create_in_main(self, spec):
+        module = create(self, spec)
+        _erlang.guard_exit()
+        return module
 
     def create_module(self, spec):
         package = spec.name.partition(".")[0]
@@ -109,7 +114,10 @@ def _hook_extension_modules() -> None:
             return execute(self, module)
         return guarded(execute, package, self, module)
 
-    loader.create_module, loader.exec_module = create_module, exec_module
+    if is_main:
+        loader.create_module = create_in_main
+    else:
+        loader.create_module, loader.exec_module = create_module, exec_module
 
 
 def is_main_only(name: str) -> bool:
