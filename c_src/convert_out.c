@@ -2,7 +2,7 @@
 
 #include "atoms.h"
 #include "failure.h"
-#include "growable.h"
+#include "frames.h"
 #include "handle.h"
 #include "maps.h"
 #include "pycompat.h"
@@ -15,20 +15,12 @@
 #include <string.h>
 
 /*
- * An open container is a frame and a run of slots, one for each term it will hold. A value
- * is either ready at once or opens a frame on top; a frame whose slots are filled
- * becomes one term in the slots of the frame below.
- *
  * Lists and dicts may be changed by user code or other threads. So they are first read
  * in place, as far as all items are scalars (nothing else runs then), and from the first
  * other item on from a frozen copy of their references.
  */
 enum {
-    FEW_FRAMES = 16,
-    FEW_TERMS = 64,
-    PATH_MAX_STEPS = 1000,
     IMAGES_MAX = 32,      /* images of images of one object */
-    CYCLES_FROM = 8,      /* depth of the first search for a cycle */
     TUPLE_MAX = 16777215, /* the VM's */
     RANGE_MAX = 100000000,
     KEYS_FROM_DICT = 4, /* keys are remembered from this dict on: single ones do not pay */
@@ -36,19 +28,6 @@ enum {
 };
 
 typedef enum { READY, OPENED, FAILED, OTHER } step_t;
-typedef enum { FRAME_LIST, FRAME_TUPLE, FRAME_MAP } frame_kind_t;
-
-typedef struct {
-    frame_kind_t kind;
-    bool owns;           /* an image made for this: `container` is a reference */
-    bool is_frozen;      /* `items` are references in memory of the frame */
-    PyObject *origin;    /* what was met here, container or not; kept by the frame below */
-    PyObject *container; /* what is read */
-    PyObject **items;    /* of a map: key, value, key, value; NULL: read `container` in place */
-    size_t index, count; /* items done and to do; of a map two for each pair */
-    size_t first;        /* slot of the first term; of a map all keys, then all values */
-} frame_t;
-
 /* A str that was a key and its term; a reference, so its address stays its own. */
 typedef struct {
     PyObject *text;
@@ -60,18 +39,11 @@ typedef struct {
     ErlNifEnv *env;
     scalars_sink_t sink; /* into env */
     unknown_policy_t unknown;
-    PyTypeObject *type; /* of what has no term, in a failure without an exception */
+    PyTypeObject *type; /* owned: of what has no term, in a failure without an exception */
     ERL_NIF_TERM key;   /* 0, or the key that two pairs of a map share */
-    size_t repeats_at;  /* frame that a cycle came back to, else SIZE_MAX: the path ends */
-    frame_t *frames;
-    size_t depth, frames_room;
-    ERL_NIF_TERM *slots;
-    size_t used, slots_room;
-    size_t cycle_depth; /* where to search for a cycle next */
     size_t dicts;       /* seen so far */
     known_key_t *keys;  /* owned; NULL at first */
-    frame_t few_frames[FEW_FRAMES];
-    ERL_NIF_TERM few_slots[FEW_TERMS];
+    frames_t frames;
 } walk_t;
 
 /* A value on its way to a term. */
@@ -83,7 +55,10 @@ typedef struct {
 
 static step_t fail(walk_t *walk, PyObject *object)
 {
-    walk->type = Py_TYPE(object);
+    PyTypeObject *type = Py_TYPE(object);
+
+    Py_INCREF(type);
+    Py_XSETREF(walk->type, type);
     return FAILED;
 }
 
@@ -180,134 +155,17 @@ static void forget_keys(walk_t *walk)
     free(walk->keys);
 }
 
-/* ---- frames ---- */
-
-/*
- * Whether no object is met twice on the path. A cycle makes the path longer without end, so it
- * is enough to look at depths that double. False with an exception: memory is short.
- */
-static bool check_cycle(walk_t *walk)
-{
-    size_t room = 1, at = 0;
-    size_t *table = NULL;
-    bool found = false;
-
-    while (room < walk->depth * 2)
-        room *= 2;
-    table = calloc(room, sizeof *table);
-    if (table == NULL) {
-        PyErr_NoMemory();
-        return false;
-    }
-    for (size_t i = 0; i < walk->depth && !found; i++) {
-        PyObject *origin = walk->frames[i].origin;
-
-        at = ((uintptr_t)origin >> 4) * UINT32_C(0x9e3779b1) % room;
-        while (table[at] != 0 && walk->frames[table[at] - 1].origin != origin)
-            at = (at + 1) % room;
-        found = table[at] != 0;
-        table[at] = i + 1;
-        if (found) {
-            walk->type = Py_TYPE(origin);
-            walk->repeats_at = i;
-        }
-    }
-    free(table);
-    walk->cycle_depth = walk->depth * 2;
-    return !found;
-}
+/* ---- reading lists and dicts in place, then freezing them ---- */
 
 /* Opens a frame and takes the value's reference to its object. */
 static step_t push(walk_t *walk, frame_kind_t kind, value_t *value)
 {
-    frame_t *frames = NULL, *frame = NULL;
+    PyObject *culprit = NULL;
 
-    if (walk->depth >= CONVERT_DEPTH_MAX)
-        return fail(walk, value->origin);
-    if (walk->depth >= walk->cycle_depth && !check_cycle(walk))
-        return FAILED;
-    frames = growable_reserve(walk->frames, walk->few_frames, walk->depth, &walk->frames_room,
-                              walk->depth + 1, sizeof *frames);
-    if (frames == NULL)
-        return no_memory();
-    walk->frames = frames;
-    frame = &frames[walk->depth++];
-    memset(frame, 0, sizeof *frame);
-    frame->kind = kind;
-    frame->origin = value->origin;
-    frame->container = value->object;
-    frame->owns = value->owns;
-    frame->first = walk->used;
+    if (!frames_push(&walk->frames, kind, value->origin, value->object, value->owns, &culprit))
+        return culprit == NULL ? FAILED : fail(walk, culprit);
     value->owns = false;
     return OPENED;
-}
-
-static bool reserve_slots(walk_t *walk, frame_t *frame, size_t count)
-{
-    ERL_NIF_TERM *slots = growable_reserve(walk->slots, walk->few_slots, walk->used,
-                                           &walk->slots_room, walk->used + count, sizeof *slots);
-
-    if (slots == NULL)
-        return false;
-    walk->slots = slots;
-    walk->used += count;
-    frame->count = count;
-    return true;
-}
-
-static void store(walk_t *walk, frame_t *frame, ERL_NIF_TERM term)
-{
-    const size_t i = frame->index++;
-
-    if (frame->kind == FRAME_MAP)
-        walk->slots[frame->first + i / 2 + (i % 2) * (frame->count / 2)] = term;
-    else
-        walk->slots[frame->first + i] = term;
-}
-
-/* The frame is gone before user code can run in what it gives up. */
-static void pop(walk_t *walk)
-{
-    const frame_t frame = walk->frames[--walk->depth];
-
-    walk->used = frame.first;
-    for (size_t i = 0; frame.is_frozen && i < frame.count; i++)
-        Py_DECREF(frame.items[i]);
-    if (frame.is_frozen)
-        free(frame.items);
-    if (frame.owns)
-        Py_DECREF(frame.container);
-}
-
-/* ---- reading lists and dicts in place, then freezing them ---- */
-
-/* Inside the container's critical section. False: memory is short. */
-static bool freeze_list(frame_t *frame)
-{
-    frame->items = malloc(frame->count * sizeof(PyObject *));
-    if (frame->items == NULL)
-        return false;
-    for (size_t i = 0; i < frame->count; i++)
-        frame->items[i] = Py_NewRef(PyList_GET_ITEM(frame->container, (Py_ssize_t)i));
-    frame->is_frozen = true;
-    return true;
-}
-
-static bool freeze_dict(frame_t *frame)
-{
-    Py_ssize_t position = 0;
-    PyObject *key = NULL, *value = NULL;
-    size_t i = 0;
-
-    frame->items = malloc(frame->count * sizeof(PyObject *));
-    if (frame->items == NULL)
-        return false;
-    while (i < frame->count && PyDict_Next(frame->container, &position, &key, &value)) {
-        frame->items[i++] = Py_NewRef(key);
-        frame->items[i++] = Py_NewRef(value);
-    }
-    frame->is_frozen = true;
-    return true;
 }
 
 static step_t read_list(walk_t *walk, frame_t *frame)
@@ -315,15 +173,15 @@ static step_t read_list(walk_t *walk, frame_t *frame)
     PyObject *list = frame->container;
     step_t step = READY;
 
-    if (!reserve_slots(walk, frame, (size_t)PyList_GET_SIZE(list)))
+    if (!frames_reserve(&walk->frames, (size_t)PyList_GET_SIZE(list)))
         return no_memory();
-    for (ERL_NIF_TERM *slot = walk->slots + frame->first; frame->index < frame->count; slot++) {
+    for (ERL_NIF_TERM *slot = walk->frames.slots + frame->first; frame->index < frame->count; slot++) {
         step = scalar_to_term(walk, PyList_GET_ITEM(list, (Py_ssize_t)frame->index), slot);
         if (step != READY)
             break;
         frame->index++;
     }
-    return step != OTHER || freeze_list(frame) ? step : no_memory();
+    return step != OTHER || frames_freeze(&walk->frames) ? step : no_memory();
 }
 
 static step_t read_dict(walk_t *walk, frame_t *frame)
@@ -334,9 +192,9 @@ static step_t read_dict(walk_t *walk, frame_t *frame)
     const size_t size = (size_t)PyDict_GET_SIZE(frame->container);
     ERL_NIF_TERM *slot = NULL;
 
-    if (!reserve_slots(walk, frame, size * 2))
+    if (!frames_reserve(&walk->frames, size * 2))
         return no_memory();
-    slot = walk->slots + frame->first;
+    slot = walk->frames.slots + frame->first;
     for (; frame->index < frame->count; slot++) {
         if (!PyDict_Next(frame->container, &position, &key, &value))
             return fail(walk, frame->origin);
@@ -349,7 +207,7 @@ static step_t read_dict(walk_t *walk, frame_t *frame)
             break;
         frame->index++;
     }
-    return step != OTHER || freeze_dict(frame) ? step : no_memory();
+    return step != OTHER || frames_freeze(&walk->frames) ? step : no_memory();
 }
 
 static step_t read_in_place(walk_t *walk, frame_t *frame)
@@ -382,15 +240,13 @@ static step_t open_as_list(walk_t *walk, value_t *value)
 static step_t open_tuple(walk_t *walk, value_t *value)
 {
     PyTupleObject *tuple = (PyTupleObject *)value->object;
-    frame_t *frame = NULL;
 
     if (Py_SIZE(tuple) > TUPLE_MAX)
         return fail(walk, value->origin);
     if (push(walk, FRAME_TUPLE, value) == FAILED)
         return FAILED;
-    frame = &walk->frames[walk->depth - 1];
-    frame->items = tuple->ob_item;
-    return reserve_slots(walk, frame, (size_t)Py_SIZE(tuple)) ? OPENED : no_memory();
+    frames_top(&walk->frames)->items = tuple->ob_item;
+    return frames_reserve(&walk->frames, (size_t)Py_SIZE(tuple)) ? OPENED : no_memory();
 }
 
 static step_t open_dict(walk_t *walk, value_t *value)
@@ -564,7 +420,7 @@ static inline step_t value_to_term(walk_t *walk, PyObject *object, ERL_NIF_TERM 
 
 static step_t close_map(walk_t *walk, frame_t *frame, ERL_NIF_TERM *out)
 {
-    ERL_NIF_TERM *keys = walk->slots + frame->first;
+    ERL_NIF_TERM *keys = walk->frames.slots + frame->first;
     const size_t pairs = frame->count / 2;
 
     if (maps_from_arrays(walk->env, keys, keys + pairs, pairs, out))
@@ -575,7 +431,7 @@ static step_t close_map(walk_t *walk, frame_t *frame, ERL_NIF_TERM *out)
 
 static step_t close_frame(walk_t *walk, frame_t *frame, ERL_NIF_TERM *out)
 {
-    ERL_NIF_TERM *terms = walk->slots + frame->first;
+    ERL_NIF_TERM *terms = walk->frames.slots + frame->first;
 
     if (frame->kind == FRAME_MAP)
         return close_map(walk, frame, out);
@@ -604,49 +460,29 @@ static step_t fill(walk_t *walk, frame_t *frame)
         step = value_to_term(walk, frame->items[frame->index], &term);
         if (step != READY)
             return step;
-        store(walk, frame, term);
+        frames_store(&walk->frames, frame, term);
     }
     return READY;
 }
 
 static bool run(walk_t *walk, PyObject *object, ERL_NIF_TERM *out)
 {
+    frames_t *frames = &walk->frames;
     step_t step = value_to_term(walk, object, out);
 
-    while (walk->depth > 0 && step != FAILED) {
-        frame_t *frame = &walk->frames[walk->depth - 1];
+    while (frames->depth > 0 && step != FAILED) {
+        frame_t *frame = frames_top(frames);
 
         step = fill(walk, frame);
         if (step == READY)
             step = close_frame(walk, frame, out);
         if (step != READY)
             continue;
-        pop(walk);
-        if (walk->depth > 0)
-            store(walk, &walk->frames[walk->depth - 1], *out);
+        frames_pop(frames);
+        if (frames->depth > 0)
+            frames_store(frames, frames_top(frames), *out);
     }
     return step != FAILED;
-}
-
-/* From the outside in. */
-static ERL_NIF_TERM path_of(walk_t *walk, ErlNifEnv *env)
-{
-    ERL_NIF_TERM steps[PATH_MAX_STEPS + 1];
-    unsigned count = 0;
-
-    for (size_t i = 0; i < walk->depth && i < walk->repeats_at && count < PATH_MAX_STEPS; i++) {
-        const frame_t *frame = &walk->frames[i];
-
-        if (frame->index >= frame->count || (frame->kind == FRAME_MAP && frame->index % 2 == 0))
-            break; /* the container itself, or a key */
-        if (frame->kind == FRAME_MAP)
-            steps[count++] = enif_make_copy(env, walk->slots[frame->first + frame->index / 2]);
-        else
-            steps[count++] = enif_make_uint64(env, frame->index + 1);
-    }
-    if (walk->key != 0)
-        steps[count++] = enif_make_copy(env, walk->key);
-    return enif_make_list_from_array(env, steps, count);
 }
 
 static void set_reason(walk_t *walk, convert_failure_t *failure)
@@ -656,7 +492,7 @@ static void set_reason(walk_t *walk, convert_failure_t *failure)
     if (PyErr_Occurred())
         failure->reason = failure_in_conversion(walk->state, env);
     else
-        failure->reason = enif_make_tuple3(env, atom_unconvertible, path_of(walk, env),
+        failure->reason = enif_make_tuple3(env, atom_unconvertible, frames_path(&walk->frames, env, walk->key),
                                            failure_type_name(env, walk->type));
 }
 
@@ -672,21 +508,14 @@ bool convert_out(module_state_t *state, ErlNifEnv *env, PyObject *object,
     walk.unknown = options.unknown;
     walk.type = NULL;
     walk.key = 0;
-    walk.repeats_at = SIZE_MAX;
-    walk.frames = walk.few_frames;
-    walk.depth = walk.used = walk.dicts = 0;
-    walk.frames_room = FEW_FRAMES;
-    walk.slots = walk.few_slots;
-    walk.slots_room = FEW_TERMS;
-    walk.cycle_depth = CYCLES_FROM;
+    walk.dicts = 0;
     walk.keys = NULL;
+    frames_init(&walk.frames);
     ok = options.as_handle ? handle(&walk, object, out) == READY : run(&walk, object, out);
     if (!ok)
         set_reason(&walk, failure);
-    while (walk.depth > 0)
-        pop(&walk);
+    frames_finish(&walk.frames);
     forget_keys(&walk);
-    growable_free(walk.frames, walk.few_frames);
-    growable_free(walk.slots, walk.few_slots);
+    Py_XDECREF(walk.type);
     return ok;
 }

@@ -378,18 +378,35 @@ static void discard_worker(pyworker_t *self)
     executor_release(executor);
 }
 
+static bool has_lost(seat_t *seat)
+{
+    bool answer;
+
+    pthread_mutex_lock(&seat->lock);
+    answer = seat->lost > 0;
+    pthread_mutex_unlock(&seat->lock);
+    return answer;
+}
+
 /* The last worker of a closed executor ends what is its own. */
 static void end_interpreter(pyworker_t *self)
 {
     executor_t *executor = self->executor;
     interp_t *interp = self->interp;
 
-    pyworker_attach(self);
     interp_unset_seat(interp, &executor->seat);
     if (executor->kind == INTERP_MAIN) {
         delete_thread(self);
         return;
     }
+    if (has_lost(&executor->seat)) {
+        /* A thread that was given up may hold the GIL for ever: do not even attach. */
+        pyworker_detach(self);
+        interp_leave_behind(interp);
+        send_event(atom_left_behind, executor->name);
+        return;
+    }
+    pyworker_attach(self);
     run_forget(self);
     if (!interp_end(interp, self->thread))
         send_event(atom_left_behind, executor->name);
@@ -708,9 +725,10 @@ static int collect(seat_t *seat, whose_t whose, uint64_t *tokens, int size)
 }
 
 /* Each round marks what it interrupts, so the rounds come to an end. */
-static void interrupt_all(whose_t whose)
+static int interrupt_all(whose_t whose)
 {
     uint64_t tokens[64];
+    int all = 0;
     int found;
 
     for (executor_t *at = atomic_load(&executors); at != NULL; at = at->next) {
@@ -723,8 +741,10 @@ static void interrupt_all(whose_t whose)
                     answer_for(tokens[i], reason_down, &phase);
                 executor_interrupt(tokens[i]);
             }
+            all += found;
         } while (found == 64);
     }
+    return all;
 }
 
 /* ---- deadlines nobody waits for ---- */
@@ -762,12 +782,7 @@ void executor_interrupt_context(struct context *context)
 
 bool executor_interrupt_running(struct context *context)
 {
-    uint64_t tokens[64];
-    int found = collect(&context->executor->seat, (whose_t){NULL, context, false}, tokens, 64);
-
-    for (int i = 0; i < found; i++)
-        executor_interrupt(tokens[i]);
-    return found > 0;
+    return interrupt_all((whose_t){NULL, context, false}) > 0;
 }
 
 /* ---- information ---- */

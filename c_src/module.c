@@ -77,6 +77,14 @@ static PyObject *module_send(PyObject *module, PyObject *arguments)
     return callback_send(module_state(module), pid, term);
 }
 
+PyDoc_STRVAR(atom_doc, "atom(text)\n--\n\n"
+                       "The Atom of a text; its atom exists from then on. erlang.Error: the table is full.");
+
+static PyObject *module_atom(PyObject *module, PyObject *text)
+{
+    return terms_make_atom(module_state(module), text);
+}
+
 PyDoc_STRVAR(whereis_doc, "whereis(name)\n--\n\n"
                           "The Pid registered under a name on this node, or None.");
 
@@ -149,6 +157,7 @@ static PyMethodDef functions[] = {
     {"start", module_start, METH_VARARGS, start_doc},
     {"self", module_self, METH_NOARGS, self_doc},
     {"send", module_send, METH_VARARGS, send_doc},
+    {"atom", module_atom, METH_O, atom_doc},
     {"whereis", module_whereis, METH_O, whereis_doc},
     {"origin", origin_get, METH_NOARGS, origin_doc},
     {"enter", origin_enter, METH_O, enter_doc},

@@ -30,7 +30,8 @@ typedef struct module_state {
 
     struct atom_cache *atoms; /* owned: atoms as str (scalars.c), freed by terms_finish */
 
-    /* Exception classes, created by terms.c or module.c. */
+    /* Exception classes, created by terms.c; callback_error is erlang._errors', NULL until
+     * module_complete. */
     PyObject *error;          /* erlang.Error(Exception) */
     PyObject *callback_error; /* erlang.CallbackError(Error) */
     PyObject *process_error;  /* erlang.ProcessError(Error) */

@@ -248,8 +248,13 @@ static ERL_NIF_TERM overloaded(ErlNifEnv *env)
 static bool is_small(ErlNifEnv *env, ERL_NIF_TERM term)
 {
     ErlNifBinary binary;
+    ErlNifSInt64 integer;
+    ErlNifUInt64 natural;
+    double number;
 
-    if (enif_is_atom(env, term) || enif_is_number(env, term) || enif_is_empty_list(env, term))
+    if (enif_is_atom(env, term) || enif_is_empty_list(env, term) ||
+        enif_get_int64(env, term, &integer) || enif_get_uint64(env, term, &natural) ||
+        enif_get_double(env, term, &number))
         return true;
     return enif_inspect_binary(env, term, &binary) && binary.size <= 64;
 }

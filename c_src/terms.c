@@ -333,10 +333,9 @@ static PyTypeObject *make_type(PyObject *module, const char *name, int size, PyT
     return (PyTypeObject *)type;
 }
 
-static PyObject *make_exception(PyObject *module, const char *name, const char *doc, PyObject *base,
-                                PyObject *attributes)
+static PyObject *make_exception(PyObject *module, const char *name, const char *doc, PyObject *base)
 {
-    PyObject *class = base == NULL ? NULL : PyErr_NewExceptionWithDoc(name, doc, base, attributes);
+    PyObject *class = base == NULL ? NULL : PyErr_NewExceptionWithDoc(name, doc, base, NULL);
 
     if (class != NULL && PyModule_AddType(module, (PyTypeObject *)class) < 0)
         Py_CLEAR(class);
@@ -345,26 +344,15 @@ static PyObject *make_exception(PyObject *module, const char *name, const char *
 
 static bool make_exceptions(PyObject *module, module_state_t *state)
 {
-    PyObject *none =
-        Py_BuildValue("{sOsOsO}", "error_class", Py_None, "reason", Py_None, "stacktrace", Py_None);
-
-    if (none == NULL)
-        return false;
     state->error =
-        make_exception(module, "erlang.Error", "What this package raises.", PyExc_Exception, NULL);
-    state->callback_error = make_exception(
-        module, "erlang.CallbackError",
-        "An Erlang function failed: see error_class, reason and stacktrace.", state->error, none);
-    state->process_error =
-        make_exception(module, "erlang.ProcessError", "An Erlang process is not there, or died.",
-                       state->error, NULL);
+        make_exception(module, "erlang.Error", "What this package raises.", PyExc_Exception);
+    state->process_error = make_exception(
+        module, "erlang.ProcessError", "An Erlang process is not there, or died.", state->error);
     state->interrupt = make_exception(
         module, "erlang.Interrupt",
         "The request was interrupted or ran out of time. Not an Exception: let it pass.",
-        PyExc_BaseException, NULL);
-    Py_DECREF(none);
-    return state->error != NULL && state->callback_error != NULL && state->process_error != NULL &&
-           state->interrupt != NULL;
+        PyExc_BaseException);
+    return state->error != NULL && state->process_error != NULL && state->interrupt != NULL;
 }
 
 bool terms_init(PyObject *module, module_state_t *state)

@@ -15,8 +15,9 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-/* Creates the heap types, the exception classes and the atom cache in `state` and adds the
- * first two to `module` under their public names. False with an exception set. GIL: held. */
+/* Creates the heap types, the exception classes (but CallbackError) and the atom cache in
+ * `state` and adds the first two to `module` under their public names. False with an
+ * exception set. GIL: held. */
 bool terms_init(PyObject *module, module_state_t *state);
 
 /* Frees the atom cache; the types and classes are the module's to clear. GIL: held. */

@@ -302,8 +302,10 @@ execution_mode() ->
             #{mode := Mode} = py_context:info(Ctx),
             Mode;
         [] ->
-            {ok, Mode} = py_context:mode(auto),
-            Mode
+            case py_context:mode(py_config:get(context_mode)) of
+                {ok, Mode} -> Mode;
+                {error, _} -> element(2, py_context:mode(auto))
+            end
     end.
 
 ?DOC("How many executors the router's contexts have; 4 by default in multi_executor.").

@@ -9,7 +9,8 @@
 %%     <!-- requires=free_threaded -->   needs a Python without the GIL
 %%     <!-- requires=gil -->             needs a Python with the GIL
 %%     <!-- not-run: SENTENCE -->        cannot be run by a test, and why
-%%     <!-- sys.config -->               is a sys.config
+%%     <!-- sys.config -->               is that file, or
+%%     <!-- rebar.config -->             this one
 %%
 %% Requirements are joined by commas.
 
@@ -18,7 +19,8 @@
 -export_type([snippet/0, expression/0]).
 
 -type snippet() :: #{language := string(), line := pos_integer(), text := string(),
-                     requires := [string()], not_run := none | string(), sys_config := boolean()}.
+                     requires := [string()], not_run := none | string(),
+                     file := none | string()}.
 -type expression() :: #{line := pos_integer(), tokens := [erl_scan:token()],
                         expected := none | string()}.
 
@@ -42,12 +44,12 @@ to_fence([Text | Rest], Line, Inside) -> to_fence(Rest, Line, [Text | Inside]);
 to_fence([], Line, _Inside) -> error({fence_without_end, Line}).
 
 notes(Before) ->
-    None = #{requires => [], not_run => none, sys_config => false},
+    None = #{requires => [], not_run => none, file => none},
     case re:run(Before, "^<!-- *(.*?) *-->$", [{capture, all_but_first, list}]) of
         nomatch -> None;
         {match, ["requires=" ++ What]} -> None#{requires := string:lexemes(What, ", ")};
         {match, ["not-run: " ++ Why]} -> None#{not_run := Why};
-        {match, ["sys.config"]} -> None#{sys_config := true};
+        {match, [File]} when File =:= "sys.config"; File =:= "rebar.config" -> None#{file := File};
         {match, [Other]} -> error({unknown_note, Other})
     end.
 
@@ -126,14 +128,22 @@ asserted(Line) ->
             Line
     end.
 
-%% @doc The first word of every command of a shell snippet; assignments before it do not count.
+%% @doc The first word of every command of a shell snippet, of those in `$(...)' too; assignments
+%% before it do not count.
 -spec commands(string()) -> [string()].
 commands(Text) ->
-    Joined = re:replace(Text, "\\\\\n", " ", [global, {return, list}, unicode]),
-    Lines = [string:trim(Line) || Line <- lines(Joined)],
+    Plain = replace("\\\\\n", " ", replace("\"[^\"]*\"|'[^']*'", "text", Text)),
+    Inner = case re:run(Plain, "\\$\\(([^)]*)\\)", [global, {capture, all_but_first, list}, unicode]) of
+                {match, Found} -> lists:append(Found);
+                nomatch -> []
+            end,
+    Lines = [string:trim(Line) || Line <- lines(replace("\\$\\([^)]*\\)", "text", Plain)) ++ Inner],
     [Word || Line <- Lines, Line =/= "", hd(Line) =/= $#,
              Part <- re:split(Line, " *(?:&&|\\|\\||;|\\|) *", [{return, list}, unicode]),
              [Word | _] <- [lists:dropwhile(fun is_assignment/1, string:lexemes(Part, " "))]].
+
+replace(What, By, Text) ->
+    re:replace(Text, What, By, [global, {return, list}, unicode]).
 
 is_assignment(Word) ->
     re:run(Word, "^[A-Z_]+=") =/= nomatch.

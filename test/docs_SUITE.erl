@@ -116,8 +116,12 @@ run_snippets(Page, Snippets) ->
         end,
         erl_eval:new_bindings(), Snippets).
 
-run(#{language := "erlang", sys_config := true, text := Text}, Bindings) ->
-    check_config(Text),
+run(#{language := "erlang", file := "sys.config", text := Text}, Bindings) ->
+    [Applications] = consult(Text),
+    check_config(proplists:get_value(erlang_python, Applications)),
+    Bindings;
+run(#{language := "erlang", file := "rebar.config", text := Text}, Bindings) ->
+    _ = consult(Text),
     Bindings;
 run(#{language := "erlang", text := "-module(" ++ _ = Text}, Bindings) ->
     load_module(Text),
@@ -179,13 +183,15 @@ forms([], []) -> [];
 forms([{dot, _} = Dot | Rest], Open) -> [lists:reverse(Open, [Dot]) | forms(Rest, [])];
 forms([Token | Rest], Open) -> forms(Rest, [Token | Open]).
 
-%% Every key is one the application knows, every value one it takes.
-check_config(Text) ->
+consult(Text) ->
     File = filename:join(top(), "_build/doc_snippet.config"),
     ok = file:write_file(File, unicode:characters_to_binary(Text)),
-    {ok, [Applications]} = file:consult(File),
+    {ok, Terms} = file:consult(File),
     ok = file:delete(File),
-    Settings = proplists:get_value(erlang_python, Applications),
+    Terms.
+
+%% Every key is one the application knows, every value one it takes.
+check_config(Settings) ->
     Before = application:get_all_env(erlang_python),
     try
         [ok = application:set_env(erlang_python, Key, Value) || {Key, Value} <- Settings],
@@ -225,7 +231,7 @@ settings_are_documented(_Config) ->
     Keys = maps:keys(persistent_term:get({py_config, settings})),
     [] = [Key || Key <- Keys, binary:match(Text, <<"`", (atom_to_binary(Key))/binary, "`">>) =:= nomatch].
 
-%% Every function of the public modules stands on some page, as `module:function' or `function/N'.
+%% Every function of the public modules stands on some page, as `module:function' or `function/N`.
 functions_are_documented(_Config) ->
     Text = iolist_to_binary([read(Page) || Page <- pages()]),
     Modules = [py, py_context_router, py_semaphore, py_state],
@@ -238,4 +244,4 @@ functions_are_documented(_Config) ->
 
 is_named(Module, Function, Text) ->
     Full = <<(atom_to_binary(Module))/binary, ":", Function/binary>>,
-    re:run(Text, ["\\b", Full, "\\b"]) =/= nomatch.
+    re:run(Text, ["\\b", Full, "\\b|`", Function, "/[0-9]"]) =/= nomatch.

@@ -63,7 +63,7 @@ def whereis(name: str) -> _erlang.Pid | None:
 def atom(name: str) -> _erlang.Atom:
     """An atom: converts to an Erlang atom where a str would become a binary.
 
-    The number of new atoms is bounded (16 384 for the VM); beyond it converting
-    the value fails.
+    The number of new atoms is bounded (16 384 for the VM, which never forgets one); beyond
+    it Error is raised. ValueError: no atom can have that text. Does not block.
     """
-    return _erlang.Atom(name)
+    return _erlang.atom(name)
