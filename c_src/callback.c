@@ -3,6 +3,7 @@
 #include "atoms.h"
 #include "context.h"
 #include "convert.h"
+#include "dispatch.h"
 #include "namespace.h"
 #include "origin.h"
 #include "owner.h"
@@ -230,9 +231,9 @@ static bool wait_parked(pyworker_t *self, callback_t *callback)
 {
     if (!worker_park(&self->worker))
         return false;
-    executor_slot_free();
+    dispatch_free_slot();
     wait_settled(callback, &self->reply_spin, &self->reply_parker, CLOCK_NEVER);
-    slots_retake(executor_slots());
+    slots_retake(dispatch_slots());
     worker_resume(&self->worker);
     return true;
 }

@@ -1,6 +1,7 @@
 #include "context.h"
 
 #include "atoms.h"
+#include "interrupt.h"
 
 #include <stdio.h>
 
@@ -109,7 +110,7 @@ void context_close(context_t *context, ErlNifEnv *env, ERL_NIF_TERM reason)
     context->reason = enif_make_copy(context->env, reason);
     atomic_store(&context->closed, CLOSED);
     request_enter_scheduler(env);
-    executor_interrupt_context(context);
+    interrupt_closed_context(context);
     request_leave_scheduler();
     if (context->is_exclusive)
         executor_close(context->executor);

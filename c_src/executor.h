@@ -69,11 +69,8 @@ typedef struct pyworker {
     known_function_t known[KNOWN_FUNCTIONS]; /* run.c; direct-mapped */
 } pyworker_t;
 
-bool executor_setup(int64_t max_concurrent);
-
-/* The VM's one semaphore. */
-slots_t *executor_slots(void);
-void executor_slot_free(void);
+/* All executors that ever were, linked by next; some are not in use. */
+executor_t *executor_first(void);
 
 /* Opens an executor; `tag` (in env) goes to the calling process in {py_opened, Tag, ok |
  * {error, Binary}} when it serves. NULL when no thread is to be had. */
@@ -90,32 +87,15 @@ void executor_pool_close(void);
 /* The next one, round-robin; NULL before the pool was started. */
 executor_t *executor_pool_next(void);
 
-/* Hands an admitted request over; answers it itself when the executor is closed. */
-void executor_dispatch(request_t *request);
-
-/* Answers `timeout` at the request's deadline: for requests whose caller may not be waiting. Before it
- * is admitted. */
-void executor_watch_deadline(request_t *request);
-
-/* Interrupts the token's request if it runs; `waits` wakes it when it is parked. */
-void executor_interrupt(uint64_t token);
-
-/* Interrupts all running requests of an owner that died. */
-void executor_interrupt_owner(struct owner *owner);
-
-/* Answers context_down to the running requests of a closed context and interrupts them. */
-void executor_interrupt_context(struct context *context);
-
-/* Interrupts what the context runs; false when nothing does. */
-bool executor_interrupt_running(struct context *context);
-
 /* Fills parts[9]: interpreter id, calls, errors, busy ns, threads, lost threads, running ns |
  * undefined, parked, queued. */
 void executor_info(executor_t *executor, ErlNifEnv *env, ERL_NIF_TERM *parts);
 
 /* Sets the process that gets {py_event, What} (threads given up, interpreters left). */
 void executor_set_event_process(const ErlNifPid *pid);
-void executor_set_grace(int64_t ns);
+
+/* Sends {py_event, {What, Name}} to it; from our own threads only. */
+void executor_send_event(ERL_NIF_TERM what, const char *name);
 
 /* The pyworker of the calling thread, or NULL on a thread that serves no request. */
 pyworker_t *pyworker_self(void);

@@ -3,8 +3,10 @@
 #include "atoms.h"
 #include "callback.h"
 #include "context.h"
+#include "dispatch.h"
 #include "executor.h"
 #include "handle_nif.h"
+#include "interrupt.h"
 #include "namespace.h"
 #include "owner.h"
 #include "ticket.h"
@@ -35,10 +37,10 @@ NIF(nif_setup)
         if (!enif_get_int64(env, parts[i], &values[i]))
             return enif_make_badarg(env);
     request_enter_scheduler(env);
-    slots_set_max(executor_slots(), values[0]);
+    slots_set_max(dispatch_slots(), values[0]);
     request_leave_scheduler();
     thread_setup((size_t)values[1], (int)values[2]);
-    executor_set_grace(values[3] * 1000000);
+    interrupt_set_grace(values[3] * 1000000);
     callback_set_max_depth((uint32_t)values[4]);
     executor_set_event_process(&pid);
     return timer_setup() ? atom_ok : enif_make_tuple2(env, atom_error, atom_system_limit);
@@ -190,7 +192,7 @@ NIF(nif_context_interrupt)
     (void)argc;
     if (context == NULL)
         return enif_make_badarg(env);
-    return executor_interrupt_running(context) ? atom_ok : atom_not_running;
+    return interrupt_running(context) ? atom_ok : atom_not_running;
 }
 
 /* pool_open(Size, Tag) -> ok | {error, system_limit}; then Size times {py_opened, Tag, ok | {error,
@@ -238,7 +240,7 @@ static int64_t deadline_from(ErlNifEnv *env, ERL_NIF_TERM timeout)
 
 static ERL_NIF_TERM overloaded(ErlNifEnv *env)
 {
-    slots_t *slots = executor_slots();
+    slots_t *slots = dispatch_slots();
 
     return enif_make_tuple3(env, atom_overloaded, enif_make_int64(env, atomic_load(&slots->count)),
                             enif_make_int64(env, atomic_load(&slots->max)));
@@ -284,7 +286,7 @@ static ERL_NIF_TERM keep(ErlNifEnv *env, request_t *request, ERL_NIF_TERM term)
 static ERL_NIF_TERM admit(ErlNifEnv *env, request_t *request)
 {
     ERL_NIF_TERM token = enif_make_uint64(env, request_token(request));
-    slots_t *slots = executor_slots();
+    slots_t *slots = dispatch_slots();
     bool is_admitted = true;
 
     /* A thread that serves no request waits for an errand, and may be waited for by one
@@ -301,7 +303,7 @@ static ERL_NIF_TERM admit(ErlNifEnv *env, request_t *request)
         is_admitted = slots_admit(slots, &request->job.node, request->depth > 0);
     }
     if (is_admitted)
-        executor_dispatch(request);
+        dispatch_request(request);
     slots_advance(slots);
     return token;
 }
@@ -313,7 +315,7 @@ static void note_ticket(ErlNifEnv *env, ERL_NIF_TERM reference, request_t *reque
 
     if (token != NULL)
         atomic_store(token, request_token(request));
-    executor_watch_deadline(request);
+    interrupt_at_deadline(request);
 }
 
 /* submit(Context, Owner | none, Namespace | none, ReplyTo, Ref, Op, Target, Function, Arguments,
@@ -393,7 +395,7 @@ NIF(nif_cancel)
     if (!request_answer(request, token, &phase))
         return atom_replied;
     if (phase == PHASE_RUNNING || phase == PHASE_QUEUED)
-        executor_interrupt(token); /* a queued one may have started meanwhile */
+        interrupt_request(token); /* a queued one may have started meanwhile */
     return phase_atom(phase);
 }
 
@@ -448,7 +450,7 @@ NIF(nif_namespace)
 /* slots() -> {Current, Max, Waiting} */
 NIF(nif_slots)
 {
-    slots_t *slots = executor_slots();
+    slots_t *slots = dispatch_slots();
 
     (void)argc;
     (void)argv;
@@ -466,7 +468,7 @@ NIF(nif_slots_set_max)
     if (!enif_get_int64(env, argv[0], &max) || max < 1)
         return enif_make_badarg(env);
     request_enter_scheduler(env);
-    slots_set_max(executor_slots(), max);
+    slots_set_max(dispatch_slots(), max);
     request_leave_scheduler();
     return atom_ok;
 }
@@ -510,7 +512,7 @@ NIF(nif_slot_release)
     if (slots <= 0)
         return enif_make_badarg(env);
     request_enter_scheduler(env);
-    executor_slot_free();
+    dispatch_free_slot();
     request_leave_scheduler();
     return atom_ok;
 }
@@ -575,7 +577,7 @@ static int load(ErlNifEnv *env, void **priv_data, ERL_NIF_TERM info)
     (void)info;
     atoms_init(env);
     *priv_data = (void *)EP_BUILD_ID;
-    return open_types(env, ERL_NIF_RT_CREATE) && request_setup() && executor_setup(1) ? 0 : 1;
+    return open_types(env, ERL_NIF_RT_CREATE) && request_setup() && dispatch_setup(1) ? 0 : 1;
 }
 
 /* The same build takes over; the state is in the library, which stays where it is. */

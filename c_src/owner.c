@@ -1,6 +1,8 @@
 #include "owner.h"
 
+#include "dispatch.h"
 #include "executor.h"
+#include "interrupt.h"
 
 static ErlNifResourceType *type;
 
@@ -15,9 +17,9 @@ static void on_down(ErlNifEnv *env, void *object, ErlNifPid *pid, ErlNifMonitor 
     atomic_store(&owner->is_dead, true);
     slots = atomic_exchange(&owner->slots, 0);
     for (int i = 0; i < slots; i++)
-        executor_slot_free();
+        dispatch_free_slot();
     if (atomic_load(&owner->requests) > 0)
-        executor_interrupt_owner(owner);
+        interrupt_owner(owner);
     request_leave_scheduler();
 }
 

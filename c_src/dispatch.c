@@ -1,0 +1,112 @@
+#include "dispatch.h"
+
+#include "atoms.h"
+#include "context.h"
+#include "executor.h"
+#include "owner.h"
+#include "run.h"
+
+static slots_t slots;
+
+slots_t *dispatch_slots(void)
+{
+    return &slots;
+}
+
+void dispatch_free_slot(void)
+{
+    slots_release(&slots);
+    slots_advance(&slots);
+}
+
+ERL_NIF_TERM dispatch_error(ErlNifEnv *env, ERL_NIF_TERM reason)
+{
+    return enif_make_tuple2(env, atom_error, reason);
+}
+
+void dispatch_answer(request_t *request, ErlNifEnv *env, ERL_NIF_TERM result)
+{
+    request_phase_t phase;
+
+    if (request_answer(request, request_token(request), &phase)) {
+        if ((request->flags & FLAG_ERRORS_ONLY) == 0 || !run_is_success(env, result)) {
+            request_send(request, env, result);
+            return;
+        }
+    }
+    if (env != request->env)
+        enif_clear_env(env);
+}
+
+/* Answers a request that was not run, and ends it. The caller advances the slots. */
+static void refuse(request_t *request)
+{
+    slots_release(&slots);
+    dispatch_answer(request, request->env,
+           dispatch_error(request->env, context_down(request->context, request->env)));
+    request_end(request);
+}
+
+bool dispatch_is_wanted(queue_node_t *node)
+{
+    request_t *request = (request_t *)node;
+
+    return !request_is_answered(request) &&
+           (request->owner == NULL || !atomic_load(&request->owner->is_dead));
+}
+
+static void start_admitted(queue_node_t *node)
+{
+    dispatch_request((request_t *)node);
+}
+
+static void drop_cancelled(queue_node_t *node)
+{
+    request_end((request_t *)node);
+}
+
+bool dispatch_setup(int64_t max_concurrent)
+{
+    slots_init(&slots, max_concurrent, dispatch_is_wanted, start_admitted, drop_cancelled);
+    return true;
+}
+
+/* py_semaphore:acquire/1 got its slot: it belongs to the process from now on. */
+static void grant(request_t *request)
+{
+    owner_t *owner = request->owner;
+    request_phase_t phase;
+
+    if (request_answer(request, request_token(request), &phase)) {
+        atomic_fetch_add(&owner->slots, 1);
+        request_send(request, request->env, atom_ok);
+        if (atomic_load(&owner->is_dead) && atomic_exchange(&owner->slots, 0) > 0)
+            slots_release(&slots);
+    } else {
+        slots_release(&slots);
+    }
+    request_end(request);
+}
+
+void dispatch_request(request_t *request)
+{
+    executor_t *executor;
+    bool ok;
+
+    if (request->op == OP_ACQUIRE) {
+        grant(request);
+        return;
+    }
+    executor = request->context->executor;
+    if ((request->flags & FLAG_ANY_EXECUTOR) != 0 && !request->context->is_exclusive)
+        executor = executor_pool_next();
+    atomic_store(&request->executor, executor);
+    request_set_phase(request, PHASE_QUEUED);
+    if ((request->flags & FLAG_ERRAND) != 0)
+        ok = seat_push_errand(&executor->seat, &request->job.node);
+    else
+        ok = seat_push(&executor->seat, &request->job.node, request->depth > 0);
+    if (!ok)
+        refuse(request);
+}
+

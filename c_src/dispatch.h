@@ -1,0 +1,34 @@
+/*
+ * dispatch - how a request gets from admission to an executor, and its one answer.
+ *
+ * The VM's one semaphore is here. Whoever frees a slot starts the next in line on its
+ * own thread: a scheduler, an executor's thread, it does not matter.
+ */
+#ifndef EP_DISPATCH_H
+#define EP_DISPATCH_H
+
+#include "request.h"
+#include "slots.h"
+
+#include <erl_nif.h>
+
+bool dispatch_setup(int64_t max_concurrent);
+
+slots_t *dispatch_slots(void);
+
+/* Gives a slot back and starts the next in line. */
+void dispatch_free_slot(void);
+
+/* Hands an admitted request over; answers it itself when the executor is closed. */
+void dispatch_request(request_t *request);
+
+/* {error, Reason} */
+ERL_NIF_TERM dispatch_error(ErlNifEnv *env, ERL_NIF_TERM reason);
+
+/* Whether somebody still wants the request's answer. */
+bool dispatch_is_wanted(queue_node_t *node);
+
+/* Sends result, which lives in env, if nobody answered yet. */
+void dispatch_answer(request_t *request, ErlNifEnv *env, ERL_NIF_TERM result);
+
+#endif

@@ -1,0 +1,41 @@
+/*
+ * interrupt - ending a request that runs: deadlines, dead owners, closed contexts.
+ *
+ * A parked request is woken. One that computes gets erlang.Interrupt as an asynchronous
+ * exception, set by a spare thread of its own executor, because attaching lasts as long as
+ * somebody holds that GIL. One that does not end within the grace period loses its thread:
+ * a spare takes the seat, and the exception is sent again every grace period.
+ *
+ *   interrupt_request -> (errand) interrupt_deliver -> on_grace -> thread given up -> ...
+ *
+ * GIL: none held, but for interrupt_deliver.
+ */
+#ifndef EP_INTERRUPT_H
+#define EP_INTERRUPT_H
+
+#include "executor.h"
+
+struct owner;
+
+void interrupt_set_grace(int64_t ns);
+
+/* Interrupts the token's request if it runs. */
+void interrupt_request(uint64_t token);
+
+/* Interrupts all running requests of an owner that died. */
+void interrupt_owner(struct owner *owner);
+
+/* Answers context_down to the running requests of a closed context and interrupts them. */
+void interrupt_closed_context(struct context *context);
+
+/* Interrupts what the context runs; false when nothing does. */
+bool interrupt_running(struct context *context);
+
+/* Serves a JOB_INTERRUPT; attaches. */
+void interrupt_deliver(pyworker_t *self, job_t *job);
+
+/* Answers `timeout` at the request's deadline: for requests whose caller may not be waiting. Before
+ * it is admitted. */
+void interrupt_at_deadline(request_t *request);
+
+#endif

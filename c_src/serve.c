@@ -1,0 +1,141 @@
+#include "serve.h"
+
+#include "atoms.h"
+#include "callback.h"
+#include "context.h"
+#include "dispatch.h"
+#include "interrupt.h"
+#include "run.h"
+
+#include <stdlib.h>
+
+#define BATCH 64 /* requests in one GIL hold */
+
+/* Whether the request still has to run; if not, it is answered (when somebody waits). */
+static bool should_run(request_t *request, int64_t now)
+{
+    if (!dispatch_is_wanted(&request->job.node))
+        return false;
+    if (!context_is_open(request->context)) {
+        dispatch_answer(request, request->env, dispatch_error(request->env, context_down(request->context, request->env)));
+        return false;
+    }
+    if (now >= request->deadline) {
+        dispatch_answer(request, request->env, dispatch_error(request->env, atom_timeout));
+        return false;
+    }
+    return true;
+}
+
+static void run_and_answer(pyworker_t *self, request_t *request)
+{
+    executor_t *executor = self->executor;
+    ErlNifEnv *env = request->is_light ? request->env : self->env;
+    ERL_NIF_TERM result;
+
+    result = run_request(self, request, env);
+    atomic_fetch_add_explicit(&executor->calls, 1, memory_order_relaxed);
+    if (!run_is_success(env, result))
+        atomic_fetch_add_explicit(&executor->errors, 1, memory_order_relaxed);
+    /* The slot is free before the caller knows, the next in line starts after. */
+    slots_release(dispatch_slots());
+    dispatch_answer(request, env, result);
+    slots_advance(dispatch_slots());
+}
+
+/* The clock is read once per request: the end of one is the start of the next. */
+static void serve_request(pyworker_t *self, request_t *request)
+{
+    int64_t started;
+
+    if (!self->is_attached) {
+        pyworker_attach(self); /* whatever happens: an interrupt may have to be cleared */
+        self->now = clock_now();
+    }
+    started = self->now;
+    self->request = request;
+    request->started = started;
+    request_set_phase(request, PHASE_RUNNING);
+    if (should_run(request, started)) {
+        run_and_answer(self, request);
+        self->now = clock_now();
+        atomic_fetch_add_explicit(&self->executor->busy_ns, self->now - started,
+                                  memory_order_relaxed);
+    } else {
+        slots_release(dispatch_slots());
+        slots_advance(dispatch_slots());
+    }
+    self->request = NULL;
+}
+
+static void serve(pyworker_t *self, queue_node_t *node)
+{
+    job_t *job = (job_t *)node;
+
+    switch (job->kind) {
+    case JOB_REQUEST:
+        serve_request(self, (request_t *)job);
+        break;
+    case JOB_INTERRUPT:
+        interrupt_deliver(self, job);
+        break;
+    case JOB_DRAIN:
+        atomic_store(&self->interp->is_drain_queued, false);
+        pyworker_attach(self); /* the loop drains */
+        break;
+    case JOB_COMPLETION:
+        pyworker_attach(self);
+        callback_complete(self->interp->module, job);
+        break;
+    }
+}
+
+/* What a node needs when its worker has let go of it. */
+static void finish(queue_node_t *node)
+{
+    job_t *job = (job_t *)node;
+
+    if (job->kind == JOB_REQUEST)
+        request_end((request_t *)job);
+    else if (job->kind == JOB_INTERRUPT)
+        free(job);
+}
+
+/* Under the seat's lock, before the request is let go: no later interrupt can hit. */
+static void clear_interrupt(worker_t *worker)
+{
+    pyworker_t *self = (pyworker_t *)worker;
+
+    if (self->was_interrupted)
+        PyThreadState_SetAsyncExc(self->thread_id, NULL);
+    self->was_interrupted = false;
+}
+
+bool serve_all(pyworker_t *self)
+{
+    queue_node_t *before = NULL;
+    queue_node_t *node;
+    bool is_lost;
+    int batch = 0;
+
+    for (;;) {
+        node = worker_next(&self->worker, clear_interrupt, &is_lost);
+        if (before != NULL)
+            finish(before);
+        if (is_lost)
+            return true;
+        if (self->is_attached)
+            interp_drain(self->interp);
+        if (node == NULL || ++batch >= BATCH) {
+            pyworker_detach(self);
+            batch = 0;
+        }
+        if (node == NULL)
+            node = worker_wait(&self->worker);
+        if (node == NULL)
+            return false;
+        serve(self, node);
+        before = node;
+    }
+}
+
