@@ -77,7 +77,8 @@
     X(state)                                                                   \
     X(system)                                                                  \
     X(kwargs)                                                                  \
-    X(py_callback_cancel)
+    X(py_callback_cancel)                                                      \
+    X(py_replaced)
 
 #define X(name) extern ERL_NIF_TERM atom_##name;
 ATOMS(X)

@@ -229,12 +229,15 @@ static void wait_settled(callback_t *callback, spin_t *spin, parker_t *parker, i
  * meanwhile. Detached. */
 static bool wait_parked(pyworker_t *self, callback_t *callback)
 {
+    int64_t start = clock_now();
+
     if (!worker_park(&self->worker))
         return false;
     dispatch_free_slot();
     wait_settled(callback, &self->reply_spin, &self->reply_parker, CLOCK_NEVER);
     slots_retake(dispatch_slots());
     worker_resume(&self->worker);
+    self->parked_ns += clock_now() - start;
     return true;
 }
 

@@ -175,7 +175,8 @@ static step_t read_list(walk_t *walk, frame_t *frame)
 
     if (!frames_reserve(&walk->frames, (size_t)PyList_GET_SIZE(list)))
         return no_memory();
-    for (ERL_NIF_TERM *slot = walk->frames.slots + frame->first; frame->index < frame->count; slot++) {
+    for (ERL_NIF_TERM *slot = walk->frames.slots + frame->first; frame->index < frame->count;
+         slot++) {
         step = scalar_to_term(walk, PyList_GET_ITEM(list, (Py_ssize_t)frame->index), slot);
         if (step != READY)
             break;
@@ -492,8 +493,9 @@ static void set_reason(walk_t *walk, convert_failure_t *failure)
     if (PyErr_Occurred())
         failure->reason = failure_in_conversion(walk->state, env);
     else
-        failure->reason = enif_make_tuple3(env, atom_unconvertible, frames_path(&walk->frames, env, walk->key),
-                                           failure_type_name(env, walk->type));
+        failure->reason =
+            enif_make_tuple3(env, atom_unconvertible, frames_path(&walk->frames, env, walk->key),
+                             failure_type_name(env, walk->type));
 }
 
 bool convert_out(module_state_t *state, ErlNifEnv *env, PyObject *object,

@@ -38,8 +38,7 @@ void dispatch_answer(request_t *request, ErlNifEnv *env, ERL_NIF_TERM result)
         enif_clear_env(env);
 }
 
-/* Answers a request that was not run, and ends it. The caller advances the slots. */
-static void refuse(request_t *request)
+void dispatch_refuse(request_t *request)
 {
     slots_release(&slots);
     dispatch_answer(request, request->env,
@@ -107,6 +106,6 @@ void dispatch_request(request_t *request)
     else
         ok = seat_push(&executor->seat, &request->job.node, request->depth > 0);
     if (!ok)
-        refuse(request);
+        dispatch_refuse(request);
 }
 

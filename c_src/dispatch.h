@@ -22,6 +22,10 @@ void dispatch_free_slot(void);
 /* Hands an admitted request over; answers it itself when the executor is closed. */
 void dispatch_request(request_t *request);
 
+/* Answers context_down to a request that was not run, and ends it. dispatch_free_slot's
+ * second half, slots_advance, is the caller's. */
+void dispatch_refuse(request_t *request);
+
 /* {error, Reason} */
 ERL_NIF_TERM dispatch_error(ErlNifEnv *env, ERL_NIF_TERM reason);
 

@@ -219,6 +219,15 @@ static void report_opened(executor_t *executor, const char *error)
     executor->report_env = NULL;
 }
 
+/* Tells the context's process that it has a fresh interpreter to prepare. */
+static void report_replaced(executor_t *executor)
+{
+    ErlNifEnv *env = enif_alloc_env();
+
+    enif_send(NULL, &executor->report_to, env, atom_py_replaced);
+    enif_free_env(env);
+}
+
 static bool open_interpreter(pyworker_t *self, char *error, size_t size)
 {
     executor_t *executor = self->executor;
@@ -233,25 +242,95 @@ static bool open_interpreter(pyworker_t *self, char *error, size_t size)
     return self->interp != NULL;
 }
 
+/* Without an interpreter: whatever is or comes in line is refused. */
+static void refuse_all(pyworker_t *self)
+{
+    queue_node_t *node;
+    bool ends;
+
+    seat_close(&self->executor->seat);
+    while ((node = worker_wait(&self->worker)) != NULL) {
+        worker_next(&self->worker, NULL, &ends);
+        if (((job_t *)node)->kind == JOB_REQUEST) {
+            dispatch_refuse((request_t *)node);
+            slots_advance(dispatch_slots());
+        }
+    }
+    worker_leave(&self->worker);
+    discard_worker(self);
+}
+
 static void home_body(void *argument)
 {
     pyworker_t *self = argument;
     executor_t *executor = self->executor;
     char error[1024] = "";
+    bool ok;
 
     take_part(self);
-    if (!open_interpreter(self, error, sizeof(error))) {
-        seat_close(&executor->seat);
-        report_opened(executor, error);
-        worker_wait(&self->worker); /* refuses what was pushed meanwhile: there is none */
-        worker_leave(&self->worker);
-        discard_worker(self);
-        return;
+    ok = open_interpreter(self, error, sizeof(error));
+    if (ok) {
+        executor->drain.kind = JOB_DRAIN;
+        interp_set_seat(self->interp, &executor->seat, &executor->drain.node, executor);
     }
-    executor->drain.kind = JOB_DRAIN;
-    interp_set_seat(self->interp, &executor->seat, &executor->drain.node, executor);
-    report_opened(executor, NULL);
-    end_worker(self, serve_all(self));
+    if (executor->report_env != NULL)
+        report_opened(executor, ok ? NULL : error);
+    else
+        report_replaced(executor);
+    if (ok)
+        end_worker(self, serve_all(self));
+    else
+        refuse_all(self);
+}
+
+static bool start_home(executor_t *executor)
+{
+    pyworker_t *home = new_worker(executor, true);
+
+    if (home == NULL)
+        return false;
+    if (!worker_enter(&home->worker, &executor->seat, true)) {
+        discard_worker(home);
+        return false;
+    }
+    if (thread_start(executor->name, home_body, home))
+        return true;
+    worker_leave(&home->worker);
+    discard_worker(home);
+    return false;
+}
+
+/* ---- a new interpreter for a stuck one ---- */
+
+static bool has_begun(queue_node_t *node)
+{
+    request_t *request = (request_t *)node;
+
+    return request->job.kind != JOB_REQUEST || request_phase(request) == PHASE_RUNNING;
+}
+
+static void start_home_later(uint64_t token)
+{
+    executor_t *executor = (executor_t *)(uintptr_t)token; /* never freed */
+
+    if (!start_home(executor))
+        timer_arm(clock_now() + 10000000, start_home_later, NULL, token);
+}
+
+void executor_replace(executor_t *executor)
+{
+    interp_t *interp = executor->interp;
+
+    interp_unset_seat(interp, &executor->seat);
+    interp_leave_behind(interp); /* its struct stays: stuck threads look at it */
+    seat_evict(&executor->seat, has_begun);
+    executor_send_event(atom_left_behind, executor->name);
+    start_home_later((uint64_t)(uintptr_t)executor);
+}
+
+void executor_prepared(executor_t *executor)
+{
+    seat_admit_all(&executor->seat);
 }
 
 /* An executor nobody uses, or a new one in the list of all. */
@@ -281,7 +360,6 @@ static executor_t *take_executor(void)
 executor_t *executor_open(ErlNifEnv *env, interp_kind_t kind, const char *name, ERL_NIF_TERM tag)
 {
     executor_t *executor = take_executor();
-    pyworker_t *home;
 
     if (executor == NULL)
         return NULL;
@@ -294,14 +372,10 @@ executor_t *executor_open(ErlNifEnv *env, interp_kind_t kind, const char *name, 
     enif_self(env, &executor->report_to);
     executor->report_env = enif_alloc_env();
     executor->report_tag = enif_make_copy(executor->report_env, tag);
-    home = new_worker(executor, true);
-    if (home != NULL && worker_enter(&home->worker, &executor->seat, true)) {
-        if (thread_start(executor->name, home_body, home))
-            return executor;
-        worker_leave(&home->worker);
-        discard_worker(home);
-    }
+    if (start_home(executor))
+        return executor;
     enif_free_env(executor->report_env);
+    executor->report_env = NULL;
     executor_release(executor);
     return NULL;
 }

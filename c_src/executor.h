@@ -61,6 +61,7 @@ typedef struct pyworker {
     unsigned long thread_id; /* Python's ident, for asynchronous exceptions */
     bool was_interrupted;    /* an asynchronous exception was set; guarded by seat->lock */
     request_t *request;      /* what it serves */
+    int64_t parked_ns;       /* how long its request has waited for Erlang */
     int64_t now;             /* clock when the last one ended, or since it is attached */
     struct callback *waits;  /* for what it is parked; guarded by seat->lock */
     parker_t reply_parker;   /* where it waits for that */
@@ -75,6 +76,12 @@ executor_t *executor_first(void);
 /* Opens an executor; `tag` (in env) goes to the calling process in {py_opened, Tag, ok |
  * {error, Binary}} when it serves. NULL when no thread is to be had. */
 executor_t *executor_open(ErlNifEnv *env, interp_kind_t kind, const char *name, ERL_NIF_TERM tag);
+
+/* Gives the executor a new interpreter, because the GIL of its own does not come free: its threads are
+ * given up, running requests answered `{context_down, replaced}`, the others wait. The context's
+ * process gets {py_replaced} and ends the preparation with executor_prepared. */
+void executor_replace(executor_t *executor);
+void executor_prepared(executor_t *executor);
 
 /* What is queued is still answered; then the home thread ends the interpreter. */
 void executor_close(executor_t *executor);

@@ -44,18 +44,7 @@ static bool is_pending(uint64_t token)
     return request_is_alive(request_find(token), token);
 }
 
-/* Past the grace period: the thread is given up, and told again and again to stop. */
-static void on_grace(uint64_t token)
-{
-    request_t *request = request_find(token);
-    executor_t *executor = atomic_load(&request->executor);
-
-    if (executor == NULL || !request_is_alive(request, token))
-        return;
-    if (seat_abandon(&executor->seat, &request->job.node))
-        executor_send_event(atom_thread_given_up, executor->name);
-    interrupt_request(token);
-}
+static void on_grace(uint64_t token);
 
 void interrupt_request(uint64_t token)
 {
@@ -96,7 +85,9 @@ typedef struct {
 
 static bool is_theirs(const request_t *request, whose_t whose)
 {
-    return whose.owner != NULL ? request->owner == whose.owner : request->context == whose.context;
+    if (whose.owner != NULL)
+        return request->owner == whose.owner;
+    return whose.context == NULL || request->context == whose.context;
 }
 
 /* Answers in place of the request's server. */
@@ -130,12 +121,60 @@ static int collect(seat_t *seat, whose_t whose, uint64_t *tokens, int size)
         request_t *request = (request_t *)worker->current;
 
         if (request == NULL || request->job.kind != JOB_REQUEST || request->interrupted ||
-            !is_theirs(request, whose))
+            request_phase(request) != PHASE_RUNNING || !is_theirs(request, whose))
             continue;
         tokens[found++] = request_token(request);
     }
     pthread_mutex_unlock(&seat->lock);
     return found;
+}
+
+static bool was_delivered(executor_t *executor, request_t *request)
+{
+    pyworker_t *victim;
+    bool answer;
+
+    pthread_mutex_lock(&executor->seat.lock);
+    victim = (pyworker_t *)seat_find(&executor->seat, &request->job.node);
+    answer = victim == NULL || victim->was_interrupted || victim->waits != NULL;
+    pthread_mutex_unlock(&executor->seat.lock);
+    return answer;
+}
+
+static ERL_NIF_TERM reason_replaced(ErlNifEnv *env, request_t *request)
+{
+    (void)request;
+    return enif_make_tuple2(env, atom_context_down, atom_replaced);
+}
+
+/* Nobody could attach for the whole grace period: C code holds the interpreter's own GIL. */
+static void replace_interpreter(executor_t *executor)
+{
+    uint64_t tokens[64];
+    request_phase_t phase;
+    int found;
+
+    found = collect(&executor->seat, (whose_t){NULL, NULL, false}, tokens, 64);
+    for (int i = 0; i < found; i++)
+        answer_for(tokens[i], reason_replaced, &phase);
+    executor_replace(executor);
+}
+
+/* Past the grace period: the thread is given up, and told again and again to stop. */
+static void on_grace(uint64_t token)
+{
+    request_t *request = request_find(token);
+    executor_t *executor = atomic_load(&request->executor);
+
+    if (executor == NULL || !request_is_alive(request, token))
+        return;
+    if (executor->kind == INTERP_OWN_GIL && !was_delivered(executor, request)) {
+        replace_interpreter(executor);
+        return;
+    }
+    if (seat_abandon(&executor->seat, &request->job.node))
+        executor_send_event(atom_thread_given_up, executor->name);
+    interrupt_request(token);
 }
 
 /* Each round marks what it interrupts, so the rounds come to an end. */

@@ -184,6 +184,18 @@ NIF(nif_context_info)
     return enif_make_tuple_from_array(env, parts, 10);
 }
 
+/* context_prepared(Context) -> ok: after {py_replaced} */
+NIF(nif_context_prepared)
+{
+    context_t *context = context_get(env, argv[0]);
+
+    (void)argc;
+    if (context == NULL)
+        return enif_make_badarg(env);
+    executor_prepared(context->executor);
+    return atom_ok;
+}
+
 /* context_interrupt(Context) -> ok | not_running */
 NIF(nif_context_interrupt)
 {
@@ -604,6 +616,7 @@ static ErlNifFunc functions[] = {
     {"context_open", 3, nif_context_open, 0},
     {"context_close", 2, nif_context_close, 0},
     {"context_info", 1, nif_context_info, 0},
+    {"context_prepared", 1, nif_context_prepared, 0},
     {"context_interrupt", 1, nif_context_interrupt, 0},
     {"pool_open", 2, nif_pool_open, 0},
     {"pool_close", 0, nif_pool_close, 0},

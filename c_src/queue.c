@@ -19,6 +19,14 @@ void list_append(list_t *list, queue_node_t *node)
     list->tail = node;
 }
 
+void list_prepend(list_t *list, queue_node_t *node)
+{
+    node->next = list->head;
+    list->head = node;
+    if (list->tail == NULL)
+        list->tail = node;
+}
+
 queue_node_t *list_pop(list_t *list)
 {
     queue_node_t *node = list->head;

@@ -32,6 +32,7 @@ typedef struct {
 
 void list_init(list_t *list);
 void list_append(list_t *list, queue_node_t *node);
+void list_prepend(list_t *list, queue_node_t *node);
 /* The oldest node, or NULL. */
 queue_node_t *list_pop(list_t *list);
 

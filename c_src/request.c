@@ -149,6 +149,11 @@ void request_set_phase(request_t *request, request_phase_t phase)
         continue;
 }
 
+request_phase_t request_phase(request_t *request)
+{
+    return (request_phase_t)(atomic_load(&request->state) & PHASE_MASK);
+}
+
 /* Sets bits, the answered one among them, unless it is set. */
 static bool claim(request_t *request, uint64_t token, uint64_t bits, request_phase_t *phase)
 {

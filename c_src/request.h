@@ -93,6 +93,8 @@ request_t *request_find(uint64_t token);
 
 void request_set_phase(request_t *request, request_phase_t phase);
 
+request_phase_t request_phase(request_t *request);
+
 /* The right to answer: true once, while the token's generation lives. *phase is where it
  * was found (PHASE_FREE: ended, or another generation). */
 bool request_answer(request_t *request, uint64_t token, request_phase_t *phase);

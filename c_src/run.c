@@ -86,24 +86,23 @@ static binary_policy_t binaries(const request_t *request)
     return (request->flags & FLAG_BINARY_STR) != 0 ? BINARY_STR : BINARY_AUTO;
 }
 
+/* `place` is the reversed path to the term, in run->env; for names, too. */
 static PyObject *to_object(run_t *run, ERL_NIF_TERM term, ERL_NIF_TERM place)
 {
-    convert_failure_t failure = {.env = run->env};
+    convert_failure_t failure = {.env = run->env, .prefix = place};
     PyObject *object;
 
-    failure.prefix = enif_make_list1(run->env, place);
     object = convert_in(run->state, run->from, term, binaries(run->request), &failure);
     if (object == NULL)
         fail(run, failure.reason);
     return object;
 }
 
-static PyObject *to_name(run_t *run, ERL_NIF_TERM term)
+static PyObject *to_name(run_t *run, ERL_NIF_TERM term, ERL_NIF_TERM place)
 {
-    convert_failure_t failure = {.env = run->env};
+    convert_failure_t failure = {.env = run->env, .prefix = place};
     PyObject *name;
 
-    failure.prefix = enif_make_list(run->env, 0);
     name = convert_name(run->state, run->from, term, &failure);
     if (name == NULL)
         fail(run, failure.reason);
@@ -372,7 +371,7 @@ static PyObject *find_callable(run_t *run)
 
     if (found != NULL)
         return found;
-    path = to_name(run, run->request->function);
+    path = to_name(run, run->request->function, 0);
     if (path == NULL)
         return NULL;
     switch (handle_from_term(run->state, run->from, run->request->target, &target)) {
@@ -386,7 +385,7 @@ static PyObject *find_callable(run_t *run)
                                    atom_other_interpreter));
         break;
     case HANDLE_NONE:
-        target = to_name(run, run->request->target);
+        target = to_name(run, run->request->target, 0);
         if (target == NULL)
             break;
         if (PyUnicode_Compare(target, run->state->str_main) == 0)
@@ -433,8 +432,8 @@ static bool add_positional(run_t *run, arguments_t *arguments)
     ERL_NIF_TERM head;
 
     while (enif_get_list_cell(run->from, rest, &head, &rest)) {
-        ERL_NIF_TERM place = enif_make_int64(run->env, arguments->count + 1);
-        PyObject *object = to_object(run, head, place);
+        ERL_NIF_TERM position = enif_make_int64(run->env, arguments->count + 1);
+        PyObject *object = to_object(run, head, enif_make_list1(run->env, position));
 
         if (object == NULL)
             return false;
@@ -448,12 +447,13 @@ static bool add_positional(run_t *run, arguments_t *arguments)
 static bool add_keyword(run_t *run, arguments_t *arguments, ERL_NIF_TERM key, ERL_NIF_TERM value,
                         Py_ssize_t index)
 {
-    PyObject *name = to_name(run, key);
+    ERL_NIF_TERM place = enif_make_list1(run->env, enif_make_copy(run->env, key));
+    PyObject *name = to_name(run, key, place);
     PyObject *object;
 
     if (name == NULL)
         return false;
-    object = to_object(run, value, enif_make_copy(run->env, key));
+    object = to_object(run, value, place);
     if (object == NULL) {
         Py_DECREF(name);
         return false;
@@ -628,12 +628,56 @@ static bool belongs_to_main(run_t *run, PyObject *text)
     return yes;
 }
 
+/* Nothing may be dropped: `x` and <<"x">> are one name. */
+static bool add_local(run_t *run, PyObject *locals, ERL_NIF_TERM key, ERL_NIF_TERM value)
+{
+    ERL_NIF_TERM step = enif_make_copy(run->env, key);
+    ERL_NIF_TERM place = enif_make_list2(run->env, step, atom_locals);
+    PyObject *name = to_name(run, key, place);
+    PyObject *object = NULL;
+    bool ok = false;
+
+    if (name == NULL)
+        return false;
+    if (PyDict_Contains(locals, name) > 0)
+        fail(run, enif_make_tuple3(run->env, atom_badarg,
+                                   enif_make_list2(run->env, atom_locals, step),
+                                   atom_duplicate_key));
+    else
+        object = to_object(run, value, place);
+    if (object != NULL)
+        ok = PyDict_SetItem(locals, name, object) == 0 || fail_raised(run);
+    Py_DECREF(name);
+    Py_XDECREF(object);
+    return ok;
+}
+
+/* The locals by their names, whatever binaries become; new. */
+static PyObject *locals_of(run_t *run)
+{
+    ErlNifMapIterator at;
+    ERL_NIF_TERM key;
+    ERL_NIF_TERM value;
+    PyObject *locals = PyDict_New();
+    bool ok = locals != NULL || fail_raised(run);
+
+    enif_map_iterator_create(run->from, run->request->arguments, &at, ERL_NIF_MAP_ITERATOR_FIRST);
+    while (ok && enif_map_iterator_get_pair(run->from, &at, &key, &value)) {
+        ok = add_local(run, locals, key, value);
+        enif_map_iterator_next(run->from, &at);
+    }
+    enif_map_iterator_destroy(run->from, &at);
+    if (!ok)
+        Py_CLEAR(locals);
+    return locals;
+}
+
 /* The namespace with the locals laid over it, so that nested scopes see them too; new. */
 static PyObject *merged_globals(run_t *run, PyObject *globals, PyObject **locals)
 {
     PyObject *merged = NULL;
 
-    *locals = to_object(run, run->request->arguments, atom_locals);
+    *locals = locals_of(run);
     if (*locals == NULL)
         return NULL;
     merged = PyDict_Copy(globals);

@@ -29,14 +29,16 @@ void seat_open(seat_t *seat)
     seat->lost = 0;
     seat->is_closed = false;
     seat->is_ended = false;
+    seat->only_nested = false;
     seat->wants_spare = false;
     pthread_mutex_unlock(&seat->lock);
 }
 
 static bool has_work(seat_t *seat)
 {
-    return seat->ready[0].head != NULL || seat->ready[1].head != NULL ||
-           queue_has(&seat->arriving) || queue_has(&seat->nested);
+    if (seat->ready[1].head != NULL || queue_has(&seat->nested))
+        return true;
+    return !seat->only_nested && (seat->ready[0].head != NULL || queue_has(&seat->arriving));
 }
 
 static bool home_serves(const seat_t *seat)
@@ -287,7 +289,7 @@ static queue_node_t *pop_request(seat_t *seat)
     if (queue_has(&seat->nested))
         queue_take(&seat->nested, &seat->ready[1]);
     node = list_pop(&seat->ready[1]);
-    if (node != NULL)
+    if (node != NULL || seat->only_nested)
         return node;
     if (seat->ready[0].head == NULL)
         queue_take(&seat->arriving, &seat->ready[0]);
@@ -310,6 +312,53 @@ static queue_node_t *take_request(seat_t *seat, bool will_sleep)
         atomic_store_explicit(&seat->awake, 1, memory_order_relaxed);
     }
     return node;
+}
+
+/* One worker of seat_evict; lock held. */
+static void evict(seat_t *seat, worker_t *worker, bool (*has_begun)(queue_node_t *node))
+{
+    retire(seat, worker);
+    worker->is_lost = true;
+    worker->sibling = seat->given_up;
+    seat->given_up = worker;
+    seat->lost++;
+    if (worker->current != NULL && !has_begun(worker->current)) {
+        list_prepend(&seat->ready[1], worker->current);
+        worker->current = NULL;
+    }
+    if (worker->is_idle)
+        wake(worker); /* ends, if what it works in lets it */
+}
+
+void seat_evict(seat_t *seat, bool (*has_begun)(queue_node_t *node))
+{
+    pthread_mutex_lock(&seat->lock);
+    seat->idle = NULL;
+    while (seat->all != NULL)
+        evict(seat, seat->all, has_begun);
+    seat->active = 0;
+    seat->only_nested = true;
+    atomic_store(&seat->awake, 1); /* for the home worker that is to come */
+    pthread_mutex_unlock(&seat->lock);
+}
+
+void seat_admit_all(seat_t *seat)
+{
+    pthread_mutex_lock(&seat->lock);
+    seat->only_nested = false;
+    atomic_store(&seat->awake, 0);
+    pthread_mutex_unlock(&seat->lock);
+    seat_poke(seat);
+}
+
+bool worker_has(worker_t *worker, const queue_node_t *node)
+{
+    bool answer;
+
+    pthread_mutex_lock(&worker->seat->lock);
+    answer = worker->current == node;
+    pthread_mutex_unlock(&worker->seat->lock);
+    return answer;
 }
 
 /* Whether the worker is the one who starts requests; lock held. */
@@ -401,7 +450,7 @@ static queue_node_t *spin_and_take(worker_t *worker, bool spins)
     if (spins)
         spin_until(&worker->spin, has_arrivals, worker);
     pthread_mutex_lock(&seat->lock);
-    return take_locked(worker, true);
+    return worker->is_lost ? NULL : take_locked(worker, true);
 }
 
 queue_node_t *worker_wait(worker_t *worker)
@@ -411,7 +460,7 @@ queue_node_t *worker_wait(worker_t *worker)
     bool notified = true;
 
     node = spin_and_take(worker, worker == seat->home);
-    while (node == NULL && !is_done(worker, !notified)) {
+    while (node == NULL && !worker->is_lost && !is_done(worker, !notified)) {
         int64_t start = clock_now();
         int64_t due = worker == seat->home ? CLOCK_NEVER : start + seat->spare_keep;
 
@@ -419,7 +468,8 @@ queue_node_t *worker_wait(worker_t *worker)
         notified = parker_wait(&worker->parker, due);
         spin_learn(&worker->spin, &worker->parker, start, notified);
         pthread_mutex_lock(&seat->lock);
-        node = take_locked(worker, true);
+        if (!worker->is_lost)
+            node = take_locked(worker, true);
     }
     if (node == NULL) {
         drop_from_idle(seat, worker);
@@ -446,7 +496,7 @@ bool worker_park(worker_t *worker)
         pthread_mutex_lock(&seat->lock);
     }
     worker->is_parked = true;
-    if (!worker->is_errand)
+    if (!worker->is_errand && !worker->is_lost)
         seat->active--;
     if (seat->active == 0 && (has_work(seat) || fall_asleep(seat)))
         spawn = wake_server(seat);
@@ -462,8 +512,9 @@ void worker_resume(worker_t *worker)
 
     pthread_mutex_lock(&seat->lock);
     worker->is_parked = false;
-    if (!worker->is_errand)
+    if (!worker->is_errand && !worker->is_lost) {
         seat->active++;
-    atomic_store(&seat->awake, 1);
+        atomic_store(&seat->awake, 1);
+    }
     pthread_mutex_unlock(&seat->lock);
 }

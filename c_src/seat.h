@@ -58,6 +58,7 @@ struct seat {
     int lost;           /* length of given_up */
     bool is_closed;   /* no more pushes */
     bool is_ended;    /* the home worker has found all served and nobody left */
+    bool only_nested; /* a new home worker prepares itself: nested nodes only */
     bool wants_spare; /* a spare is being made; stops a second one */
     int64_t spare_keep; /* how long an unneeded spare stays, ns */
     bool (*spawn)(seat_t *seat);      /* enters a spare and starts its thread; no lock held */
@@ -86,6 +87,15 @@ void seat_close(seat_t *seat);
 /* Gives up the thread that serves node, if one does and it is not parked: a spare
  * takes its place. True when a worker was given up. */
 bool seat_abandon(seat_t *seat, queue_node_t *node);
+
+/* Gives up all workers at once, because what they work in is stuck. Nodes whose work has not begun
+ * (has_begun, called with seat->lock held) go back, first in line. Until seat_admit_all
+ * only nested nodes are served, by a home worker that is still to be entered. */
+void seat_evict(seat_t *seat, bool (*has_begun)(queue_node_t *node));
+void seat_admit_all(seat_t *seat);
+
+/* Whether the worker still serves node: a worker that was evicted before it began does not. */
+bool worker_has(worker_t *worker, const queue_node_t *node);
 
 /* The worker that serves node, a lost one too, or NULL. Caller holds seat->lock, so the answer
  * stays true until it unlocks. */

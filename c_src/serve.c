@@ -44,14 +44,17 @@ static void run_and_answer(pyworker_t *self, request_t *request)
 }
 
 /* The clock is read once per request: the end of one is the start of the next. */
-static void serve_request(pyworker_t *self, request_t *request)
+static bool serve_request(pyworker_t *self, request_t *request)
 {
     int64_t started;
 
     if (!self->is_attached) {
         pyworker_attach(self); /* whatever happens: an interrupt may have to be cleared */
+        if (!worker_has(&self->worker, &request->job.node))
+            return false; /* that took so long that the interpreter was replaced */
         self->now = clock_now();
     }
+    self->parked_ns = 0;
     started = self->now;
     self->request = request;
     request->started = started;
@@ -59,23 +62,24 @@ static void serve_request(pyworker_t *self, request_t *request)
     if (should_run(request, started)) {
         run_and_answer(self, request);
         self->now = clock_now();
-        atomic_fetch_add_explicit(&self->executor->busy_ns, self->now - started,
+        atomic_fetch_add_explicit(&self->executor->busy_ns, self->now - started - self->parked_ns,
                                   memory_order_relaxed);
     } else {
         slots_release(dispatch_slots());
         slots_advance(dispatch_slots());
     }
     self->request = NULL;
+    return true;
 }
 
-static void serve(pyworker_t *self, queue_node_t *node)
+/* Does what a node asks for. False: it is not ours any more. */
+static bool serve(pyworker_t *self, queue_node_t *node)
 {
     job_t *job = (job_t *)node;
 
     switch (job->kind) {
     case JOB_REQUEST:
-        serve_request(self, (request_t *)job);
-        break;
+        return serve_request(self, (request_t *)job);
     case JOB_INTERRUPT:
         interrupt_deliver(self, job);
         break;
@@ -88,6 +92,7 @@ static void serve(pyworker_t *self, queue_node_t *node)
         callback_complete(self->interp->module, job);
         break;
     }
+    return true;
 }
 
 /* What a node needs when its worker has let go of it. */
@@ -134,8 +139,7 @@ bool serve_all(pyworker_t *self)
             node = worker_wait(&self->worker);
         if (node == NULL)
             return false;
-        serve(self, node);
-        before = node;
+        before = serve(self, node) ? node : NULL;
     }
 }
 

@@ -346,8 +346,8 @@ static bool make_exceptions(PyObject *module, module_state_t *state)
 {
     state->error =
         make_exception(module, "erlang.Error", "What this package raises.", PyExc_Exception);
-    state->process_error = make_exception(
-        module, "erlang.ProcessError", "An Erlang process is not there, or died.", state->error);
+    state->process_error = make_exception(module, "erlang.ProcessError",
+                                          "An Erlang process is not there, or died.", state->error);
     state->interrupt = make_exception(
         module, "erlang.Interrupt",
         "The request was interrupted or ran out of time. Not an Exception: let it pass.",

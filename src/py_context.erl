@@ -273,7 +273,7 @@ opened(Ref, Tag, Mode, Opts) ->
         {py_opened, Tag, ok} ->
             ets:insert(?TABLE, {self(), Ref, Mode}),
             py_import:prepare({self(), Ref}, Opts),
-            {ok, #{ref => Ref, callbacks => #{}}};
+            {ok, #{ref => Ref, opts => Opts, callbacks => #{}}};
         {py_opened, Tag, {error, Why}} ->
             {stop, {python, Why}}
     end.
@@ -308,6 +308,17 @@ handle_info({'DOWN', Monitor, process, _Pid, Reason}, #{callbacks := Callbacks} 
     end;
 handle_info({py_callback_cancel, Callback}, #{callbacks := Callbacks} = State) ->
     _ = [exit(Pid, kill) || {Pid, C} <- maps:values(Callbacks), C =:= Callback],
+    {noreply, State};
+handle_info(py_replaced, #{ref := Ref, opts := Opts} = State) ->
+    %% The interpreter got stuck and was replaced; what waits is served when it is prepared.
+    Ctx = self(),
+    _ = spawn_link(fun() ->
+                       py_request:go_first(),
+                       py_import:prepare({Ctx, Ref}, Opts),
+                       py_nif:context_prepared(Ref)
+                   end),
+    {noreply, State};
+handle_info({'EXIT', _From, normal}, State) ->
     {noreply, State};
 handle_info({'EXIT', _From, Reason}, State) ->
     {stop, Reason, State};

@@ -11,7 +11,7 @@
 -export([implicit/1, in_context/2, in_env/3, start/2, start_response/2, cast/2, await/3]).
 -export([destination/1, implicitly/1, settled/2, with_timeout/2]).
 -export([call_in/6, eval_in/4, exec_in/3]).
--export([adopt/1, bind/1, unbind/0, binding/0, owner/0, where/0, remaining/1]).
+-export([adopt/1, go_first/0, bind/1, unbind/0, binding/0, owner/0, where/0, remaining/1]).
 
 -export_type([place/0, request/0]).
 
@@ -322,6 +322,11 @@ adopt({_Owner, Ctx, Namespace, Depth, Left, IsErrand}) ->
             store(State#py{sticky = {py_context:pid_of(Ctx), Ctx},
                            namespaces = #{Ctx => Namespace}})
     end.
+
+?DOC("The calling process's requests go to the head of the line, as a callback's do.").
+-spec go_first() -> ok.
+go_first() ->
+    store((state())#py{depth = 1}).
 
 ?DOC("What is left of a time-out in milliseconds under the chain's deadline.").
 -spec remaining(timeout()) -> timeout().
