@@ -78,7 +78,8 @@
     X(system)                                                                  \
     X(kwargs)                                                                  \
     X(py_callback_cancel)                                                      \
-    X(py_replaced)
+    X(py_replaced)                                                             \
+    X(placing)
 
 #define X(name) extern ERL_NIF_TERM atom_##name;
 ATOMS(X)

@@ -233,9 +233,10 @@ static bool wait_parked(pyworker_t *self, callback_t *callback)
 
     if (!worker_park(&self->worker))
         return false;
-    dispatch_free_slot();
+    dispatch_drop_slot(self->request, request_token(self->request));
     wait_settled(callback, &self->reply_spin, &self->reply_parker, CLOCK_NEVER);
     slots_retake(dispatch_slots());
+    request_set_slot(self->request);
     worker_resume(&self->worker);
     self->parked_ns += clock_now() - start;
     return true;

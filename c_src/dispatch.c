@@ -6,7 +6,11 @@
 #include "owner.h"
 #include "run.h"
 
+#include <pthread.h>
+
 static slots_t slots;
+static pthread_mutex_t main_lock = PTHREAD_MUTEX_INITIALIZER; /* leaf */
+static context_t *main_context; /* kept; guarded by main_lock */
 
 slots_t *dispatch_slots(void)
 {
@@ -38,9 +42,55 @@ void dispatch_answer(request_t *request, ErlNifEnv *env, ERL_NIF_TERM result)
         enif_clear_env(env);
 }
 
+/* Without starting the next: for those who are about to. */
+static void give_slot_back(request_t *request, uint64_t token)
+{
+    if (request_clear_slot(request, token))
+        slots_release(&slots);
+}
+
+void dispatch_drop_slot(request_t *request, uint64_t token)
+{
+    give_slot_back(request, token);
+    slots_advance(&slots);
+}
+
+void dispatch_set_main(struct context *context)
+{
+    context_t *before;
+
+    pthread_mutex_lock(&main_lock);
+    before = main_context;
+    main_context = context_acquire(context);
+    pthread_mutex_unlock(&main_lock);
+    context_release(before);
+}
+
+bool dispatch_forward(request_t *request)
+{
+    context_t *context;
+    bool ok = false;
+
+    pthread_mutex_lock(&main_lock);
+    context = main_context != NULL ? context_acquire(main_context) : NULL;
+    pthread_mutex_unlock(&main_lock);
+    if (context == NULL)
+        return false;
+    if (context_is_open(context)) {
+        request->flags &= ~(uint32_t)FLAG_IMPLICIT; /* once is enough */
+        atomic_store(&request->executor, context->executor);
+        request_set_phase(request, PHASE_QUEUED);
+        ok = seat_push(&context->executor->seat, &request->job.node, request->depth > 0);
+        if (!ok)
+            request_set_phase(request, PHASE_RUNNING);
+    }
+    context_release(context);
+    return ok;
+}
+
 void dispatch_refuse(request_t *request)
 {
-    slots_release(&slots);
+    give_slot_back(request, request_token(request));
     dispatch_answer(request, request->env,
            dispatch_error(request->env, context_down(request->context, request->env)));
     request_end(request);
@@ -96,9 +146,14 @@ void dispatch_request(request_t *request)
         grant(request);
         return;
     }
+    request_set_slot(request);
     executor = request->context->executor;
     if ((request->flags & FLAG_ANY_EXECUTOR) != 0 && !request->context->is_exclusive)
         executor = executor_pool_next();
+    if (executor == NULL || !context_is_open(request->context)) {
+        dispatch_refuse(request);
+        return;
+    }
     atomic_store(&request->executor, executor);
     request_set_phase(request, PHASE_QUEUED);
     if ((request->flags & FLAG_ERRAND) != 0)

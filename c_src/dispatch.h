@@ -19,11 +19,20 @@ slots_t *dispatch_slots(void);
 /* Gives a slot back and starts the next in line. */
 void dispatch_free_slot(void);
 
+/* Gives the slot of a request back, once, if it has one, and starts the next in line. */
+void dispatch_drop_slot(request_t *request, uint64_t token);
+
+/* The context of the main interpreter that dispatch_forward sends to; kept. */
+void dispatch_set_main(struct context *context);
+
+/* Passes a request that was not run on to the main interpreter. False: there is no way there. */
+bool dispatch_forward(request_t *request);
+
 /* Hands an admitted request over; answers it itself when the executor is closed. */
 void dispatch_request(request_t *request);
 
-/* Answers context_down to a request that was not run, and ends it. dispatch_free_slot's
- * second half, slots_advance, is the caller's. */
+/* Answers context_down to a request that was not run, and ends it. The caller calls
+ * slots_advance. */
 void dispatch_refuse(request_t *request);
 
 /* {error, Reason} */

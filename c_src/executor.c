@@ -10,9 +10,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define UNUSED (-1) /* references of an executor that may be taken again */
+
 static _Atomic(executor_t *) executors; /* all that ever were */
 static pthread_mutex_t pool_lock = PTHREAD_MUTEX_INITIALIZER;
-static executor_t *_Atomic pool[256];
+static executor_t *_Atomic pool[EXECUTOR_POOL_MAX];
 static atomic_int pool_size;
 static atomic_uint pool_turn;
 static ErlNifPid event_process;
@@ -130,6 +132,7 @@ static void end_interpreter(pyworker_t *self)
 
     interp_unset_seat(interp, &executor->seat);
     if (executor->kind == INTERP_MAIN) {
+        executor_adopt_drops();
         delete_thread(self);
         return;
     }
@@ -179,7 +182,7 @@ static bool spawn(seat_t *seat)
         return false;
     if (!worker_enter(&self->worker, seat, false)) {
         discard_worker(self);
-        return false;
+        return true; /* the seat has ended: nothing is left to be served */
     }
     if (!thread_start(executor->name, spare_body, self)) {
         worker_leave(&self->worker);
@@ -232,7 +235,9 @@ static bool open_interpreter(pyworker_t *self, char *error, size_t size)
 {
     executor_t *executor = self->executor;
 
-    if (executor->kind == INTERP_MAIN) {
+    if (executor->kind == INTERP_MAIN && interp_main() == NULL) {
+        snprintf(error, size, "Python was not started: the application erlang_python is not running");
+    } else if (executor->kind == INTERP_MAIN) {
         self->interp = interp_main();
         self->thread = interp_thread_new(self->interp);
     } else {
@@ -339,7 +344,7 @@ static executor_t *take_executor(void)
     executor_t *executor;
 
     for (executor = atomic_load(&executors); executor != NULL; executor = executor->next) {
-        int unused = 0;
+        int unused = UNUSED;
 
         if (atomic_compare_exchange_strong(&executor->references, &unused, 1)) {
             seat_open(&executor->seat);
@@ -389,11 +394,21 @@ void executor_release(executor_t *executor)
 {
     interp_t *interp = executor->interp;
 
-    if (atomic_load(&executor->references) == 1 && executor->kind != INTERP_MAIN && interp != NULL) {
-        executor->interp = NULL;
+    if (atomic_fetch_sub(&executor->references, 1) != 1)
+        return;
+    executor->interp = NULL;
+    if (executor->kind != INTERP_MAIN)
         interp_release(interp);
-    }
-    atomic_fetch_sub(&executor->references, 1);
+    atomic_store(&executor->references, UNUSED);
+}
+
+/* One that goes on among the main interpreter's executors takes its drops over. */
+void executor_adopt_drops(void)
+{
+    for (executor_t *at = executor_first(); at != NULL; at = at->next)
+        if (atomic_load(&at->references) > 0 && at->kind == INTERP_MAIN && at->interp != NULL &&
+            !at->seat.is_closed)
+            interp_set_seat(at->interp, &at->seat, &at->drain.node, at);
 }
 
 /* ---- the pool ---- */

@@ -24,7 +24,7 @@ struct owner;
 typedef struct executor {
     seat_t seat; /* first: a seat is its executor */
     struct executor *next; /* in the list of all; never unlinked */
-    atomic_int references; /* 0: may be used again */
+    atomic_int references;
     interp_kind_t kind;
     interp_t *interp; /* NULL until the home thread has it */
     job_t drain; /* queued when something is to be dropped in the interpreter */
@@ -88,11 +88,16 @@ void executor_close(executor_t *executor);
 void executor_release(executor_t *executor);
 
 /* The pool of mode multi_executor. */
+#define EXECUTOR_POOL_MAX 256
+
 int executor_pool_size(void);
 void executor_pool_add(executor_t *executor);
 void executor_pool_close(void);
 /* The next one, round-robin; NULL before the pool was started. */
 executor_t *executor_pool_next(void);
+
+/* Gives what another executor of the main interpreter leaves behind to one that goes on. */
+void executor_adopt_drops(void);
 
 /* Fills parts[9]: interpreter id, calls, errors, busy ns, threads, lost threads, running ns |
  * undefined, parked, queued. */

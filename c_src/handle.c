@@ -8,6 +8,8 @@
 typedef struct {
     interp_t *interp; /* kept */
     drop_t *drop;
+    bool has_home;
+    ErlNifPid home; /* the context's process where it was made: its thread knows the object best */
 } handle_t;
 
 static ErlNifResourceType *type;
@@ -43,6 +45,9 @@ bool handle_to_term(module_state_t *state, ErlNifEnv *env, PyObject *object, ERL
     drop->object = object;
     handle->interp = interp_acquire(state->interp);
     handle->drop = drop;
+    handle->has_home = pyworker_self() != NULL;
+    if (handle->has_home)
+        handle->home = pyworker_self()->executor->report_to;
     *out = enif_make_resource(env, handle);
     enif_release_resource(handle);
     return true;
@@ -74,15 +79,19 @@ bool handle_is(ErlNifEnv *env, ERL_NIF_TERM term)
 bool handle_process(ErlNifEnv *env, ERL_NIF_TERM term, handle_place_t *place, ErlNifPid *pid)
 {
     void *found;
+    handle_t *handle;
     interp_t *interp;
 
     if (!enif_get_resource(env, term, type, &found))
         return false;
-    interp = ((handle_t *)found)->interp;
+    handle = found;
+    interp = handle->interp;
     *place = HANDLE_PLACE_GONE;
+    if (handle->has_home)
+        *pid = handle->home;
     pthread_mutex_lock(&interp->lock);
     if (interp->kind == INTERP_MAIN) {
-        *place = HANDLE_PLACE_MAIN;
+        *place = handle->has_home ? HANDLE_PLACE_MAIN_CONTEXT : HANDLE_PLACE_MAIN;
     } else if (interp->user != NULL) {
         *place = HANDLE_PLACE_CONTEXT;
         *pid = ((executor_t *)interp->user)->report_to;

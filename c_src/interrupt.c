@@ -77,19 +77,6 @@ void interrupt_request(uint64_t token)
         timer_arm(clock_now() + atomic_load(&grace_ns), on_grace, is_pending, token);
 }
 
-typedef struct {
-    const struct owner *owner;     /* or NULL */
-    const struct context *context; /* or NULL */
-    bool is_down;                  /* their context is gone: that is the answer */
-} whose_t;
-
-static bool is_theirs(const request_t *request, whose_t whose)
-{
-    if (whose.owner != NULL)
-        return request->owner == whose.owner;
-    return whose.context == NULL || request->context == whose.context;
-}
-
 /* Answers in place of the request's server. */
 static bool answer_for(uint64_t token, ERL_NIF_TERM (*reason)(ErlNifEnv *, request_t *),
                        request_phase_t *phase)
@@ -111,23 +98,29 @@ static ERL_NIF_TERM reason_down(ErlNifEnv *env, request_t *request)
     return context_down(request->context, env);
 }
 
-/* The tokens of running requests of one seat that nobody interrupted yet, at most size. */
-static int collect(seat_t *seat, whose_t whose, uint64_t *tokens, int size)
+static ERL_NIF_TERM reason_interrupted(ErlNifEnv *env, request_t *request)
 {
-    int found = 0;
-
-    pthread_mutex_lock(&seat->lock);
-    for (worker_t *worker = seat->all; worker != NULL && found < size; worker = worker->sibling) {
-        request_t *request = (request_t *)worker->current;
-
-        if (request == NULL || request->job.kind != JOB_REQUEST || request->interrupted ||
-            request_phase(request) != PHASE_RUNNING || !is_theirs(request, whose))
-            continue;
-        tokens[found++] = request_token(request);
-    }
-    pthread_mutex_unlock(&seat->lock);
-    return found;
+    (void)env;
+    (void)request;
+    return atom_interrupted;
 }
+
+static ERL_NIF_TERM reason_replaced(ErlNifEnv *env, request_t *request)
+{
+    (void)request;
+    return enif_make_tuple2(env, atom_context_down, atom_replaced);
+}
+
+/* A request whose thread was given up is done with: its caller hears so, its slot is free. */
+static void write_off(uint64_t token, ERL_NIF_TERM (*reason)(ErlNifEnv *, request_t *))
+{
+    request_phase_t phase;
+
+    answer_for(token, reason, &phase);
+    dispatch_drop_slot(request_find(token), token);
+}
+
+/* ---- stuck ---- */
 
 static bool was_delivered(executor_t *executor, request_t *request)
 {
@@ -141,22 +134,16 @@ static bool was_delivered(executor_t *executor, request_t *request)
     return answer;
 }
 
-static ERL_NIF_TERM reason_replaced(ErlNifEnv *env, request_t *request)
+static void write_off_running(request_t *request, uint64_t token, void *executor)
 {
-    (void)request;
-    return enif_make_tuple2(env, atom_context_down, atom_replaced);
+    if (atomic_load(&request->executor) == executor && request_phase(request) == PHASE_RUNNING)
+        write_off(token, reason_replaced);
 }
 
 /* Nobody could attach for the whole grace period: C code holds the interpreter's own GIL. */
 static void replace_interpreter(executor_t *executor)
 {
-    uint64_t tokens[64];
-    request_phase_t phase;
-    int found;
-
-    found = collect(&executor->seat, (whose_t){NULL, NULL, false}, tokens, 64);
-    for (int i = 0; i < found; i++)
-        answer_for(tokens[i], reason_replaced, &phase);
+    request_each(write_off_running, executor);
     executor_replace(executor);
 }
 
@@ -172,32 +159,11 @@ static void on_grace(uint64_t token)
         replace_interpreter(executor);
         return;
     }
-    if (seat_abandon(&executor->seat, &request->job.node))
+    if (seat_abandon(&executor->seat, &request->job.node)) {
+        write_off(token, reason_interrupted);
         executor_send_event(atom_thread_given_up, executor->name);
-    interrupt_request(token);
-}
-
-/* Each round marks what it interrupts, so the rounds come to an end. */
-static int interrupt_all(whose_t whose)
-{
-    uint64_t tokens[64];
-    int all = 0;
-    int found;
-
-    for (executor_t *at = executor_first(); at != NULL; at = at->next) {
-        do {
-            found = collect(&at->seat, whose, tokens, 64);
-            for (int i = 0; i < found; i++) {
-                request_phase_t phase;
-
-                if (whose.is_down)
-                    answer_for(tokens[i], reason_down, &phase);
-                interrupt_request(tokens[i]);
-            }
-            all += found;
-        } while (found == 64);
     }
-    return all;
+    interrupt_request(token);
 }
 
 /* ---- deadlines nobody waits for ---- */
@@ -223,18 +189,76 @@ void interrupt_at_deadline(request_t *request)
         timer_arm(request->deadline, on_deadline, is_pending, request_token(request));
 }
 
+/* ---- owners and contexts that are gone ---- */
+
+/* Takes a request out wherever it is; nobody waits for its answer any more. */
+static void withdraw(uint64_t token, request_phase_t phase)
+{
+    if (phase == PHASE_RUNNING || phase == PHASE_QUEUED)
+        interrupt_request(token); /* a queued one may have started meanwhile */
+    if (phase == PHASE_QUEUED)
+        dispatch_drop_slot(request_find(token), token);
+}
+
+static void withdraw_of_owner(request_t *request, uint64_t token, void *owner)
+{
+    request_phase_t phase;
+
+    if (request->owner == owner && request_answer(request, token, &phase))
+        withdraw(token, phase);
+}
+
 void interrupt_owner(struct owner *owner)
 {
-    interrupt_all((whose_t){owner, NULL, false});
+    int last = owner_last(owner);
+
+    /* Most have one or a few under way, and those are remembered. */
+    for (int i = 0; i < OWNER_RECENT && i < last; i++) {
+        uint64_t token = atomic_load(&owner->recent[i]);
+        request_t *request = request_find(token);
+
+        if (request != NULL)
+            withdraw_of_owner(request, token, owner);
+    }
+    if (atomic_load(&owner->requests) > 0 && last > OWNER_RECENT)
+        request_each(withdraw_of_owner, owner);
+}
+
+static void withdraw_of_context(request_t *request, uint64_t token, void *context)
+{
+    request_phase_t phase = request_phase(request);
+
+    if (request->context != context)
+        return;
+    answer_for(token, reason_down, &phase);
+    withdraw(token, phase);
 }
 
 void interrupt_closed_context(struct context *context)
 {
-    interrupt_all((whose_t){NULL, context, true});
+    request_each(withdraw_of_context, context);
+}
+
+typedef struct {
+    struct context *context;
+    bool found;
+} running_t;
+
+static void interrupt_if_running(request_t *request, uint64_t token, void *argument)
+{
+    running_t *running = argument;
+
+    if (request->context == running->context && request_phase(request) == PHASE_RUNNING &&
+        !request_is_answered(request)) {
+        running->found = true;
+        interrupt_request(token);
+    }
 }
 
 bool interrupt_running(struct context *context)
 {
-    return interrupt_all((whose_t){NULL, context, false}) > 0;
-}
+    running_t running = {context, false};
 
+    request_each(interrupt_if_running, &running);
+    return running.found;
+}

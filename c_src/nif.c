@@ -184,6 +184,18 @@ NIF(nif_context_info)
     return enif_make_tuple_from_array(env, parts, 10);
 }
 
+/* main_context(Context) -> ok: where requests go that only the main interpreter can run */
+NIF(nif_main_context)
+{
+    context_t *context = context_get(env, argv[0]);
+
+    (void)argc;
+    if (context == NULL)
+        return enif_make_badarg(env);
+    dispatch_set_main(context);
+    return atom_ok;
+}
+
 /* context_prepared(Context) -> ok: after {py_replaced} */
 NIF(nif_context_prepared)
 {
@@ -215,8 +227,9 @@ NIF(nif_pool_open)
     char name[20];
 
     (void)argc;
-    if (!enif_get_uint(env, argv[0], &size) || size == 0 || size > 256)
+    if (!enif_get_uint(env, argv[0], &size) || size == 0 || size > EXECUTOR_POOL_MAX)
         return enif_make_badarg(env);
+    executor_pool_close(); /* of an owner that died without a word */
     for (unsigned i = 0; i < size; i++) {
         executor_t *executor;
 
@@ -301,6 +314,7 @@ static ERL_NIF_TERM admit(ErlNifEnv *env, request_t *request)
     slots_t *slots = dispatch_slots();
     bool is_admitted = true;
 
+    request_publish(request);
     /* A thread that serves no request waits for an errand, and may be waited for by one
      * that holds a slot: it must not stand in line behind that. */
     if ((request->flags & FLAG_ERRAND) != 0) {
@@ -361,8 +375,10 @@ NIF(nif_submit)
     request->reply_to = reply_to;
     request->deadline = deadline_from(env, argv[10]);
     request->context = context_acquire(context);
-    if (owner != NULL)
+    if (owner != NULL) {
         request->owner = owner_acquire(owner);
+        owner_note(owner, request_token(request));
+    }
     if (namespace != NULL)
         request->namespace = namespace_acquire(namespace);
     request->target = keep(env, request, argv[6]);
@@ -408,6 +424,11 @@ NIF(nif_cancel)
         return atom_replied;
     if (phase == PHASE_RUNNING || phase == PHASE_QUEUED)
         interrupt_request(token); /* a queued one may have started meanwhile */
+    if (phase == PHASE_QUEUED) {
+        request_enter_scheduler(env);
+        dispatch_drop_slot(request, token); /* it will not run: others may */
+        request_leave_scheduler();
+    }
     return phase_atom(phase);
 }
 
@@ -505,6 +526,7 @@ NIF(nif_slot_acquire)
     request->reply_to = reply_to;
     request->deadline = deadline_from(env, argv[3]);
     request->owner = owner_acquire(owner);
+    owner_note(owner, request_token(request));
     request->reference = enif_make_copy(request->env, argv[2]);
     request_enter_scheduler(env);
     token = admit(env, request);
@@ -545,7 +567,7 @@ NIF(nif_is_handle)
     return handle_is(env, argv[0]) ? atom_true : atom_false;
 }
 
-/* handle_place(Handle) -> main | Pid | closed */
+/* handle_place(Handle) -> main | {main, Pid} | Pid | closed */
 NIF(nif_handle_place)
 {
     handle_place_t place;
@@ -557,6 +579,8 @@ NIF(nif_handle_place)
     switch (place) {
     case HANDLE_PLACE_MAIN:
         return atom_main;
+    case HANDLE_PLACE_MAIN_CONTEXT:
+        return enif_make_tuple2(env, atom_main, enif_make_pid(env, &pid));
     case HANDLE_PLACE_CONTEXT:
         return enif_make_pid(env, &pid);
     case HANDLE_PLACE_GONE:
@@ -616,6 +640,7 @@ static ErlNifFunc functions[] = {
     {"context_open", 3, nif_context_open, 0},
     {"context_close", 2, nif_context_close, 0},
     {"context_info", 1, nif_context_info, 0},
+    {"main_context", 1, nif_main_context, 0},
     {"context_prepared", 1, nif_context_prepared, 0},
     {"context_interrupt", 1, nif_context_interrupt, 0},
     {"pool_open", 2, nif_pool_open, 0},

@@ -41,6 +41,9 @@ ERL_NIF_TERM owner_make(ErlNifEnv *env)
     atomic_init(&owner->is_dead, false);
     atomic_init(&owner->requests, 0);
     atomic_init(&owner->slots, 0);
+    atomic_init(&owner->next_recent, 0);
+    for (int i = 0; i < OWNER_RECENT; i++)
+        atomic_init(&owner->recent[i], 0);
     enif_monitor_process(env, owner, &owner->pid, &monitor);
     term = enif_make_resource(env, owner);
     enif_release_resource(owner);
@@ -59,6 +62,20 @@ owner_t *owner_acquire(owner_t *owner)
     enif_keep_resource(owner);
     atomic_fetch_add(&owner->requests, 1);
     return owner;
+}
+
+void owner_note(owner_t *owner, uint64_t token)
+{
+    unsigned at = atomic_fetch_add_explicit(&owner->next_recent, 1, memory_order_relaxed);
+
+    atomic_store(&owner->recent[at % OWNER_RECENT], token);
+}
+
+int owner_last(owner_t *owner)
+{
+    unsigned count = atomic_load(&owner->next_recent);
+
+    return count > OWNER_RECENT ? OWNER_RECENT + 1 : (int)count;
 }
 
 void owner_release(owner_t *owner)

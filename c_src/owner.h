@@ -14,12 +14,17 @@
 #include <erl_nif.h>
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <stdint.h>
+
+#define OWNER_RECENT 4
 
 typedef struct owner {
     ErlNifPid pid;
     atomic_bool is_dead;
     atomic_int requests; /* that hold a reference: nothing to look for at 0 */
     atomic_int slots;    /* py_semaphore:acquire/1 */
+    _Atomic uint64_t recent[OWNER_RECENT]; /* tokens of its last requests */
+    atomic_uint next_recent;               /* how many there were */
 } owner_t;
 
 bool owner_setup(ErlNifEnv *env, ErlNifResourceFlags flags);
@@ -33,5 +38,11 @@ owner_t *owner_get(ErlNifEnv *env, ERL_NIF_TERM term);
 /* A request's reference. Release takes NULL. */
 owner_t *owner_acquire(owner_t *owner);
 void owner_release(owner_t *owner);
+
+/* Remembers a request's token, so that it is found when the process dies. */
+void owner_note(owner_t *owner, uint64_t token);
+
+/* How many requests there were, as far as that matters. */
+int owner_last(owner_t *owner);
 
 #endif

@@ -18,7 +18,8 @@
 #define ANSWERED 4u
 #define HELD 8u   /* somebody reads it: it must not end yet */
 #define ENDED 16u /* its server let go of it while it was held */
-#define STATE_BITS 5
+#define SLOT 32u  /* it has a slot: who clears this gives the slot back */
+#define STATE_BITS 6
 #define GENERATION_BITS 35 /* with the index a token fits a small integer */
 #define GENERATION_MASK ((UINT64_C(1) << GENERATION_BITS) - 1)
 
@@ -118,8 +119,7 @@ request_t *request_new(void)
     request->context = NULL;
     request->namespace = NULL;
     atomic_store_explicit(&request->executor, NULL, memory_order_relaxed);
-    request_set_phase(request, PHASE_WAITING);
-    return request;
+    return request; /* phase free until request_publish: nobody looks at it yet */
 }
 
 static uint64_t generation(uint64_t state)
@@ -147,6 +147,40 @@ void request_set_phase(request_t *request, request_phase_t phase)
     while (!atomic_compare_exchange_weak(&request->state, &state,
                                          (state & ~(uint64_t)PHASE_MASK) | phase))
         continue;
+}
+
+void request_publish(request_t *request)
+{
+    request_set_phase(request, PHASE_WAITING);
+}
+
+void request_set_slot(request_t *request)
+{
+    atomic_fetch_or(&request->state, (uint64_t)SLOT);
+}
+
+bool request_clear_slot(request_t *request, uint64_t token)
+{
+    uint64_t state = atomic_load(&request->state);
+
+    do {
+        if (generation(state) != token >> INDEX_BITS || (state & SLOT) == 0)
+            return false;
+    } while (!atomic_compare_exchange_weak(&request->state, &state, state & ~(uint64_t)SLOT));
+    return true;
+}
+
+void request_each(void (*visit)(request_t *request, uint64_t token, void *argument), void *argument)
+{
+    for (uint32_t at = 0; at < CHUNKS; at++) {
+        request_t *chunk = atomic_load(&chunks[at]);
+
+        if (chunk == NULL)
+            return;
+        for (uint32_t i = 0; i < CHUNK_SIZE; i++)
+            if (request_phase(&chunk[i]) != PHASE_FREE)
+                visit(&chunk[i], request_token(&chunk[i]), argument);
+    }
 }
 
 request_phase_t request_phase(request_t *request)

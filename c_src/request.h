@@ -7,7 +7,7 @@
  * an ended request goes back to the list it came from. So neither memory nor an
  * environment is allocated per call once warm, and no line is shared.
  *
- *   free --request_new--> waiting --slots--> queued --executor--> running --request_end--> free
+ *   free --request_publish--> waiting --slots--> queued --executor--> running --request_end--> free
  *                            \________________\_____________________\__ request_answer (once)
  *
  * The phase and the `answered` bit share one atomic with the generation: who sets
@@ -83,8 +83,20 @@ typedef struct request {
 
 bool request_setup(void);
 
-/* A request in phase waiting with a cleared env; NULL when memory is short. */
+/* A request with a cleared env that nobody finds before request_publish; NULL when memory is
+ * short. */
 request_t *request_new(void);
+
+/* Its fields are set: from now on its token finds it. */
+void request_publish(request_t *request);
+
+/* It was given a slot; request_clear_slot is true for the one who is to give that back. */
+void request_set_slot(request_t *request);
+bool request_clear_slot(request_t *request, uint64_t token);
+
+/* Visits all requests that have not ended; others may end them meanwhile, so visit may compare
+ * pointers but must claim the token before it reads further. */
+void request_each(void (*visit)(request_t *request, uint64_t token, void *argument), void *argument);
 
 uint64_t request_token(const request_t *request);
 

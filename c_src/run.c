@@ -44,6 +44,16 @@ bool run_is_success(ErlNifEnv *env, ERL_NIF_TERM result)
            enif_is_identical(parts[0], atom_ok);
 }
 
+bool run_is_elsewhere(ErlNifEnv *env, ERL_NIF_TERM result)
+{
+    const ERL_NIF_TERM *parts;
+    int arity;
+
+    return enif_get_tuple(env, result, &arity, &parts) && arity == 2 &&
+           enif_is_identical(parts[0], atom_py_elsewhere) &&
+           !enif_is_identical(parts[1], atom_placing);
+}
+
 static bool fail(run_t *run, ERL_NIF_TERM reason)
 {
     run->result = enif_make_tuple2(run->env, atom_error, reason);
@@ -755,7 +765,7 @@ static void run_code(run_t *run)
     if (text == NULL)
         goto done;
     if (belongs_to_main(run, text)) {
-        fail_elsewhere(run, atom_main);
+        fail_elsewhere(run, atom_placing); /* Erlang decides: the whole namespace moves */
         goto done;
     }
     globals = globals_of(run);

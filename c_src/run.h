@@ -19,6 +19,9 @@ ERL_NIF_TERM run_request(pyworker_t *self, request_t *request, ErlNifEnv *env);
 /* Lets go of what run_request keeps for the thread. GIL: held. */
 void run_forget(pyworker_t *self);
 
+/* Whether result says that the request was not run because only main can. */
+bool run_is_elsewhere(ErlNifEnv *env, ERL_NIF_TERM result);
+
 /* Whether result is `ok` or `{ok, _}`. */
 bool run_is_success(ErlNifEnv *env, ERL_NIF_TERM result);
 

@@ -17,7 +17,8 @@ static bool should_run(request_t *request, int64_t now)
     if (!dispatch_is_wanted(&request->job.node))
         return false;
     if (!context_is_open(request->context)) {
-        dispatch_answer(request, request->env, dispatch_error(request->env, context_down(request->context, request->env)));
+        dispatch_answer(request, request->env,
+                        dispatch_error(request->env, context_down(request->context, request->env)));
         return false;
     }
     if (now >= request->deadline) {
@@ -27,26 +28,34 @@ static bool should_run(request_t *request, int64_t now)
     return true;
 }
 
-static void run_and_answer(pyworker_t *self, request_t *request)
+/* False: it was passed on, unrun, and is not ours any more. */
+static bool run_and_answer(pyworker_t *self, request_t *request)
 {
     executor_t *executor = self->executor;
     ErlNifEnv *env = request->is_light ? request->env : self->env;
     ERL_NIF_TERM result;
 
     result = run_request(self, request, env);
+    if (run_is_elsewhere(env, result) && dispatch_forward(request)) {
+        enif_clear_env(self->env);
+        return false;
+    }
     atomic_fetch_add_explicit(&executor->calls, 1, memory_order_relaxed);
     if (!run_is_success(env, result))
         atomic_fetch_add_explicit(&executor->errors, 1, memory_order_relaxed);
     /* The slot is free before the caller knows, the next in line starts after. */
-    slots_release(dispatch_slots());
+    if (request_clear_slot(request, request_token(request)))
+        slots_release(dispatch_slots());
     dispatch_answer(request, env, result);
     slots_advance(dispatch_slots());
+    return true;
 }
 
 /* The clock is read once per request: the end of one is the start of the next. */
 static bool serve_request(pyworker_t *self, request_t *request)
 {
     int64_t started;
+    bool is_ours = true;
 
     if (!self->is_attached) {
         pyworker_attach(self); /* whatever happens: an interrupt may have to be cleared */
@@ -60,16 +69,15 @@ static bool serve_request(pyworker_t *self, request_t *request)
     request->started = started;
     request_set_phase(request, PHASE_RUNNING);
     if (should_run(request, started)) {
-        run_and_answer(self, request);
+        is_ours = run_and_answer(self, request);
         self->now = clock_now();
         atomic_fetch_add_explicit(&self->executor->busy_ns, self->now - started - self->parked_ns,
                                   memory_order_relaxed);
     } else {
-        slots_release(dispatch_slots());
-        slots_advance(dispatch_slots());
+        dispatch_drop_slot(request, request_token(request));
     }
     self->request = NULL;
-    return true;
+    return is_ours;
 }
 
 /* Does what a node asks for. False: it is not ours any more. */

@@ -12,6 +12,7 @@ start(_Type, _Args) ->
         ok ->
             %% ERTS ignores SIGCHLD; Python's subprocess would wait for its children for ever.
             ok = os:set_signal(sigchld, default),
+            ok = py_context_router:forget_all(),
             erlang_python_sup:start_link();
         {error, Bad} ->
             Sentence = py_config:format_error(Bad),

@@ -94,7 +94,8 @@ on_pool(Pool, Module, Function, Args, Kwargs, T) ->
 
 on_handle(Handle, Method, Args, Kwargs, T) ->
     Request = py_options:call(Handle, Method, Args, Kwargs, T, ?TIMEOUT),
-    py_nif:is_handle(Handle) orelse erlang:error(badarg, [Handle, Method, Args]),
+    py_nif:is_handle(Handle) orelse
+        py_options:misuse("this reference is no handle of this library"),
     at_home(Handle, Request).
 
 at_home(Handle, Request) ->
@@ -231,7 +232,7 @@ call_method(Handle, Method, Args) ->
 ?DOC("The object behind a handle as a term; the handle itself when it has no Erlang image.").
 -spec to_term(handle()) -> result().
 to_term(Handle) ->
-    is_ref(Handle) orelse erlang:error(badarg, [Handle]),
+    is_ref(Handle) orelse py_options:misuse("this reference is no handle of this library"),
     at_home(Handle, py_options:call(<<"erlang._setup">>, <<"same">>, [Handle], [], default, ?TIMEOUT)).
 
 ?DOC("Whether a term is a handle.").
@@ -244,7 +245,7 @@ repr(Handle) ->
     of_handle(Handle, <<"repr">>, [Handle]).
 
 of_handle(Handle, Function, Args) ->
-    is_ref(Handle) orelse erlang:error(badarg, [Handle]),
+    is_ref(Handle) orelse py_options:misuse("this reference is no handle of this library"),
     at_home(Handle, py_options:call(<<"builtins">>, Function, Args, [], default, ?TIMEOUT)).
 
 %% ------------------------------------------------------------------------------------------
@@ -322,7 +323,7 @@ subinterp_supported() ->
 
 -spec owngil_supported() -> boolean().
 owngil_supported() ->
-    element(2, py_nif:features()) andalso not free_threaded().
+    subinterp_supported().
 
 -spec free_threaded() -> boolean().
 free_threaded() ->

@@ -47,7 +47,7 @@ start_at({error, _} = Error, _Request) ->
 
 %% A method runs where its object lives.
 destination(#request{target = Handle}) when is_reference(Handle) ->
-    py_nif:is_handle(Handle) orelse erlang:error(badarg, [Handle]),
+    py_nif:is_handle(Handle) orelse py_options:misuse("this reference is no handle of this library"),
     case py_context:handle_place(Handle) of
         {ok, Place} -> {ok, Place};
         error -> {error, {context_down, gone}}
@@ -70,5 +70,5 @@ await(Ref, Timeout) ->
 
 cancel(Ref) ->
     try py_nif:cancel(py_nif:ticket_token(Ref))
-    catch error:badarg -> erlang:error(badarg, [Ref])
+    catch error:badarg -> py_options:misuse("this reference was not returned by this library")
     end.

@@ -19,8 +19,8 @@
 register(Name, Fun) when is_function(Fun, 1); is_function(Fun, 2) ->
     true = ets:insert(?TABLE, {py:to_binary(Name), Fun}),
     ok;
-register(Name, Fun) ->
-    erlang:error(badarg, [Name, Fun]).
+register(_Name, _Fun) ->
+    py_options:misuse("a callback is a fun of arity 1 or 2").
 
 -spec register(py:name(), module(), atom()) -> ok.
 register(Name, Module, Function) when is_atom(Module), is_atom(Function) ->

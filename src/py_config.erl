@@ -34,12 +34,12 @@ get(Key) ->
 ?DOC("The options every request starts from (`traceback` and `binary`).").
 -spec flags() -> non_neg_integer().
 flags() ->
-    element(1, persistent_term:get(?HOT)).
+    element(1, persistent_term:get(?HOT, {0, 0})).
 
 ?DOC("How long a call with this time-out may stand in line, in milliseconds.").
 -spec overload_wait(timeout()) -> timeout().
 overload_wait(Timeout) ->
-    case element(2, persistent_term:get(?HOT)) of
+    case element(2, persistent_term:get(?HOT, {0, 0})) of
         0 -> Timeout;
         Wait -> min(Wait, Timeout)
     end.

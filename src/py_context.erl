@@ -37,10 +37,13 @@ start_link(Id, Mode) ->
      "`{error, {unsupported_mode, Mode, Why}}`: Why is a sentence.").
 -spec start_link(integer(), mode(), options()) -> {ok, context()} | {error, term()}.
 start_link(Id, Mode, Opts) when is_integer(Id), is_map(Opts) ->
-    case mode(Mode) of
-        {ok, Real} -> start(Id, Real, Opts);
-        Error -> Error
-    end.
+    case {whereis(py_engine), mode(Mode)} of
+        {undefined, _} -> {error, {context_down, not_started}};
+        {_, {ok, Real}} -> start(Id, Real, Opts);
+        {_, Error} -> Error
+    end;
+start_link(_Id, _Mode, _Opts) ->
+    py_options:misuse("a context takes an integer, a mode and a map of options").
 
 %% A context that cannot start is an answer, not a crash of the caller that is linked to it.
 start(Id, Mode, Opts) ->
@@ -48,6 +51,8 @@ start(Id, Mode, Opts) ->
 
 ?DOC("Like `start_link/3`, with `id` (0) and `mode` (auto) among the options.").
 -spec new(options()) -> {ok, context()} | {error, term()}.
+new(Opts) when not is_map(Opts) ->
+    py_options:misuse("py_context:new/1 takes a map of options");
 new(Opts) ->
     start_link(maps:get(id, Opts, 0), maps:get(mode, Opts, auto), Opts).
 
@@ -167,13 +172,15 @@ info(Ctx) ->
 
 ?DOC("Runs a request in an explicit context, on whatever node that is.").
 -spec run(context(), py_request:request()) -> ok | {ok, term()} | {error, term()}.
-run(Ctx, Request) when node(Ctx) =:= node() ->
-    case ets:lookup(?TABLE, Ctx) of
-        [{_, Ref, _}] -> py_request:in_context({Ctx, Ref}, Request);
-        [] -> {error, {context_down, noproc}}
+run(Ctx, Request) when is_pid(Ctx), node(Ctx) =:= node() ->
+    case place(Ctx) of
+        {ok, Place} -> py_request:in_context(Place, Request);
+        Error -> Error
     end;
-run(Ctx, Request) ->
-    remote(Ctx, {run, Request}, Request#request.timeout).
+run(Ctx, Request) when is_pid(Ctx) ->
+    remote(Ctx, {run, Request}, Request#request.timeout);
+run(_Ctx, _Request) ->
+    py_options:misuse("a context is a pid").
 
 run_in(Ctx, Request, Env) ->
     case place(Ctx) of
@@ -196,7 +203,9 @@ place(Ctx) when is_pid(Ctx) ->
         [] -> {error, {context_down, noproc}}
     catch
         error:badarg -> {error, {context_down, not_started}}
-    end.
+    end;
+place(_Ctx) ->
+    py_options:misuse("a context is a pid").
 
 ?DOC("The pid of a context's reference, `undefined` when it is gone.").
 -spec pid_of(py_nif:context()) -> context() | undefined.
@@ -211,9 +220,11 @@ pid_of(Ref) ->
 handle_place(Handle) ->
     case py_nif:handle_place(Handle) of
         main ->
-            case py_context_router:main_place() of
+            in_main();
+        {main, Pid} ->
+            case place(Pid) of
                 {ok, Place} -> {ok, Place};
-                _ -> error
+                _ -> in_main()
             end;
         closed ->
             error;
@@ -222,6 +233,12 @@ handle_place(Handle) ->
                 {ok, Place} -> {ok, Place};
                 _ -> error
             end
+    end.
+
+in_main() ->
+    case py_context_router:main_place() of
+        {ok, Place} -> {ok, Place};
+        _ -> error
     end.
 
 ?DOC("All contexts of this node, with their modes.").

@@ -14,13 +14,15 @@
 -export([start_pool/2, start_pool/3, stop_pool/1, pool_started/1]).
 -export([register_pool/2, register_pool/3, unregister_pool/1, unregister_pool/2, lookup_pool/2,
          list_pool_registrations/0]).
--export([pick/1, place/1, pool_place/1, main_place/0]).
+-export([forget_all/0, pick/1, place/1, pool_place/1, main_place/0]).
 %% gen_server
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2, terminate/2]).
 
 -type pool() :: atom().
 -define(DEFAULT, default).
+-define(MAIN, '$main').
 -define(POOL(Pool), {?MODULE, pool, Pool}).
+-define(POOLS, {?MODULE, pools}). % name => mode, for a router that is started again
 -define(REGISTRATIONS, {?MODULE, registrations}).
 -define(NOT_STARTED, {error, {context_down, not_started}}).
 
@@ -198,9 +200,16 @@ element_of(Places, Index, _) ->
 ?DOC("A context of the main interpreter, for packages that only it can load.").
 -spec main_place() -> {ok, py_request:place()} | {error, term()}.
 main_place() ->
-    case persistent_term:get(?POOL('$main'), {}) of
-        {} -> request(ensure_main);
+    case persistent_term:get(?POOL(?MAIN), {}) of
+        {} -> main_or_any();
         Places -> {ok, element(1, Places)}
+    end.
+
+%% Where all contexts live in the main interpreter any of them will do.
+main_or_any() ->
+    case py:execution_mode() of
+        Mode when Mode =:= subinterp; Mode =:= owngil -> request(ensure_main);
+        _ -> pool_place(?DEFAULT)
     end.
 
 %% ------------------------------------------------------------------------------------------
@@ -254,11 +263,48 @@ key(Module, Function) -> {py:to_binary(Module), py:to_binary(Function)}.
 ?HIDDEN.
 init([]) ->
     process_flag(trap_exit, true),
-    persistent_term:put(?REGISTRATIONS, #{}),
-    State = #{pools => #{}, members => #{}},
+    State = adopt(#{pools => #{}, members => #{}}),
+    case num_contexts() > 0 of
+        true -> {ok, State};
+        false -> start_default(State)
+    end.
+
+%% What an earlier router started and lives on; what died with it is replaced by its 'DOWN'.
+adopt(State) ->
+    maps:fold(
+        fun(Pool, Mode, #{pools := Pools, members := Members} = S) ->
+            Pids = contexts(Pool),
+            _ = [monitor(process, Pid) || Pid <- Pids],
+            Indexed = lists:zip(Pids, [{Pool, I} || I <- lists:seq(1, length(Pids))]),
+            S#{pools := Pools#{Pool => Mode}, members := maps:merge(Members, maps:from_list(Indexed))}
+        end, State, persistent_term:get(?POOLS, #{})).
+
+?HIDDEN.
+-spec forget_all() -> ok.
+forget_all() ->
+    _ = [persistent_term:erase(?POOL(Pool)) || Pool <- maps:keys(persistent_term:get(?POOLS, #{}))],
+    persistent_term:put(?POOLS, #{}),
+    persistent_term:put(?REGISTRATIONS, #{}).
+
+start_default(State) ->
     case grow(?DEFAULT, default_size(#{}), py_config:get(context_mode), State) of
-        {ok, _, State1} -> {ok, State1};
+        {ok, _, State1} -> {ok, start_main(State1)};
         {error, Reason, _} -> {stop, Reason}
+    end.
+
+%% Requests for packages that only the main interpreter can load go to a context of its own.
+start_main(#{pools := Pools} = State) ->
+    case py_context:mode(maps:get(?DEFAULT, Pools)) of
+        {ok, Mode} when Mode =:= subinterp; Mode =:= owngil ->
+            case grow(?MAIN, 1, worker, State) of
+                {ok, _, State1} ->
+                    State1;
+                {error, Reason, State1} ->
+                    logger:error("No Python context in the main interpreter: ~tp", [Reason]),
+                    State1
+            end;
+        _ ->
+            State
     end.
 
 default_size(Opts) ->
@@ -308,8 +354,8 @@ handle_call({stop_pool, Pool}, _From, State) ->
 handle_call(stop, _From, #{pools := Pools} = State) ->
     {reply, ok, lists:foldl(fun(Pool, S) -> shrink(Pool, 0, S) end, State, maps:keys(Pools))};
 handle_call(ensure_main, _From, State) ->
-    case grow('$main', 1, worker, State) of
-        {ok, _, State1} -> {reply, element_of(persistent_term:get(?POOL('$main')), 1, none), State1};
+    case grow(?MAIN, 1, worker, State) of
+        {ok, _, State1} -> {reply, element_of(persistent_term:get(?POOL(?MAIN)), 1, none), State1};
         {error, Reason, State1} -> {reply, {error, Reason}, State1}
     end;
 handle_call({register, Key, Pool}, _From, State) ->
@@ -348,16 +394,27 @@ handle_info(_Info, State) ->
 terminate(_Reason, #{pools := Pools} = State) ->
     lists:foldl(fun(Pool, S) -> shrink(Pool, 0, S) end, State, maps:keys(Pools)).
 
-resize(Pool, Size, Mode, #{pools := Pools} = State) ->
+%% What cannot be had changes nothing.
+resize(Pool, Size, Mode, State) ->
+    case py_context:mode(Mode) of
+        {ok, _} -> resize_to(Pool, Size, Mode, State);
+        Error -> {reply, Error, State}
+    end.
+
+resize_to(Pool, Size, Mode, #{pools := Pools} = State) ->
     Running = num_contexts(Pool),
+    Room = room(State) + Running,
     case Pools of
+        #{} when Size > Room ->
+            {reply, {error, {too_many_contexts, Size, py_config:get(max_contexts)}}, State};
         #{Pool := Other} when Other =/= Mode, Running > 0 ->
-            resize(Pool, Size, Mode, shrink(Pool, 0, State));
+            resize_to(Pool, Size, Mode, shrink(Pool, 0, State));
         #{} when Size =< Running ->
             State1 = shrink(Pool, Size, State),
             {reply, {ok, contexts(Pool)}, State1};
         #{} ->
             case grow(Pool, Size, Mode, State) of
+                {ok, Contexts, State1} when Pool =:= ?DEFAULT -> {reply, {ok, Contexts}, start_main(State1)};
                 {ok, Contexts, State1} -> {reply, {ok, Contexts}, State1};
                 {error, Reason, State1} -> {reply, {error, Reason}, State1}
             end
@@ -366,13 +423,13 @@ resize(Pool, Size, Mode, #{pools := Pools} = State) ->
 %% All or nothing: what was started before a failure is stopped again.
 grow(Pool, Size, Mode, State) ->
     Before = num_contexts(Pool),
-    case Size =< room(State) + Before of
+    case Pool =:= ?MAIN orelse Size =< room(State) + Before of
         true -> grow_to(Pool, Size, Mode, Before, State);
         false -> {error, {too_many_contexts, Size, py_config:get(max_contexts)}, State}
     end.
 
 room(#{members := Members}) ->
-    py_config:get(max_contexts) - map_size(Members).
+    py_config:get(max_contexts) - length([Pool || {Pool, _} <- maps:values(Members), Pool =/= ?MAIN]).
 
 grow_to(Pool, Size, _Mode, _Before, State) when Size =:= 0 ->
     {ok, contexts(Pool), State};
@@ -392,6 +449,7 @@ add(Pool, Index, Mode, #{pools := Pools, members := Members} = State) ->
         {ok, Pid} ->
             _ = monitor(process, Pid),
             publish(Pool, Index, Pid),
+            persistent_term:put(?POOLS, Pools#{Pool => Mode}),
             {ok, State#{pools := Pools#{Pool => Mode}, members := Members#{Pid => {Pool, Index}}}};
         {error, Reason} ->
             {error, Reason}
@@ -404,7 +462,11 @@ publish(Pool, Index, Pid) ->
               true -> setelement(Index, Places, Place);
               false -> erlang:append_element(Places, Place)
           end,
-    persistent_term:put(?POOL(Pool), New).
+    persistent_term:put(?POOL(Pool), New),
+    case Pool of
+        ?MAIN -> py_nif:main_context(element(2, Place));
+        _ -> ok
+    end.
 
 replace(Pool, Index, #{pools := Pools} = State) ->
     case num_contexts(Pool) >= Index andalso add(Pool, Index, maps:get(Pool, Pools), State) of

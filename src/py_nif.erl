@@ -8,7 +8,7 @@
 -export([context_call/6, context_eval/4, context_exec/3]).
 %% The library's functions; shapes are at their definitions in c_src/nif.c.
 -export([callback_reply/2, cancel/1, cancel_waiting/1, context_close/2, context_info/1,
-         context_interrupt/1, context_open/3, context_prepared/1, counters/0, features/0, handle_place/1, is_handle/1,
+         context_interrupt/1, context_open/3, context_prepared/1, main_context/1, counters/0, features/0, handle_place/1, is_handle/1,
          main_start/3, namespace/1, owner/0, pool_close/0, pool_open/2, setup/2, slot_acquire/4,
          slot_release/1, slots/0, slots_set_max/1, submit/13, ticket/0, ticket_token/1]).
 
@@ -74,6 +74,9 @@ context_interrupt(_Context) -> ?NOT_LOADED.
 -spec context_prepared(context()) -> ok.
 context_prepared(_Context) -> ?NOT_LOADED.
 
+-spec main_context(context()) -> ok.
+main_context(_Context) -> ?NOT_LOADED.
+
 -spec pool_open(pos_integer(), term()) -> ok | {error, system_limit}.
 pool_open(_Size, _Tag) -> ?NOT_LOADED.
 
@@ -122,7 +125,7 @@ callback_reply(_Callback, _Answer) -> ?NOT_LOADED.
 -spec is_handle(term()) -> boolean().
 is_handle(_Term) -> ?NOT_LOADED.
 
--spec handle_place(reference()) -> main | pid() | closed.
+-spec handle_place(reference()) -> main | {main, pid()} | pid() | closed.
 handle_place(_Handle) -> ?NOT_LOADED.
 
 -spec counters() -> {Namespaces :: integer(), Threads :: integer(), MaxThreads :: integer()}.

@@ -5,7 +5,7 @@
 ?MODULEDOC("Makes requests of what users pass. Pure; misuse is `badarg` with `error_info`.").
 
 %% API
--export([call/6, eval/4, exec/3, timeout/2]).
+-export([call/6, eval/4, exec/3, timeout/2, misuse/1]).
 -export([format_error/2]).
 
 %% What `receive' takes.
@@ -15,13 +15,13 @@
 -spec call(term(), term(), term(), term(), py:timeout_or_options() | default, timeout()) ->
     py_request:request().
 call(Target, Function, Args, Kwargs, T, Default) when length(Args) >= 0 ->
-    is_target(Target) orelse misuse(1, "must be a module's name (atom, binary or string)"),
-    is_name(Function) orelse misuse(2, "must be a function's name (atom, binary or string)"),
+    is_target(Target) orelse misuse("the module must be a name (atom, binary or string)"),
+    is_name(Function) orelse misuse("the function must be a name (atom, binary or string)"),
     Request = #request{op = ?OP_CALL, target = Target, function = Function, args = Args,
                        kwargs = kwargs(Kwargs), timeout = Default, flags = py_config:flags()},
     options(T, Request);
 call(_Target, _Function, _Args, _Kwargs, _T, _Default) ->
-    misuse(3, "must be a list of arguments").
+    misuse("the arguments must be a proper list").
 
 ?DOC("The request of an evaluation; locals are a map.").
 -spec eval(iodata(), map(), py:timeout_or_options() | default, timeout()) -> py_request:request().
@@ -29,7 +29,7 @@ eval(Code, Locals, T, Default) when is_map(Locals) ->
     options(T, #request{op = ?OP_EVAL, target = code(Code), args = Locals, timeout = Default,
                         flags = py_config:flags()});
 eval(_Code, _Locals, _T, _Default) ->
-    misuse(2, "must be a map of locals").
+    misuse("the locals must be a map").
 
 ?DOC("The request of an execution.").
 -spec exec(iodata(), py:timeout_or_options() | default, timeout()) -> py_request:request().
@@ -49,7 +49,7 @@ options(T, Request) when ?IS_TIMEOUT(T) ->
 options(#{} = Options, Request) ->
     maps:fold(fun option/3, Request, Options);
 options(_T, _Request) ->
-    misuse(last, "must be a time-out in milliseconds, infinity, or a map of options").
+    misuse("the last argument must be a time-out in milliseconds, infinity, or a map of options").
 
 option(timeout, T, Request) when ?IS_TIMEOUT(T) ->
     Request#request{timeout = T};
@@ -69,7 +69,7 @@ option(overload, fail, Request) -> set(?FLAG_OVERLOAD_FAIL, 0, Request);
 option(overload, wait, Request) -> Request;
 option(inline, Inline, Request) when is_boolean(Inline) -> Request;
 option(Key, Value, _Request) ->
-    misuse(last, io_lib:format("has the option ~p => ~p; allowed are timeout, kwargs, traceback, return, "
+    misuse(io_lib:format("there is no option ~p => ~p; allowed are timeout, kwargs, traceback, return, "
                                "on_unknown, binary, overload and inline, with the values the "
                                "documentation of py lists", [Key, Value])).
 
@@ -78,16 +78,16 @@ set(On, Off, #request{flags = Flags} = Request) ->
 
 kwargs(Kwargs) when is_map(Kwargs) -> Kwargs;
 kwargs(Kwargs) when is_list(Kwargs) -> Kwargs;
-kwargs(_) -> misuse(4, "must be keyword arguments: a map or a list of pairs").
+kwargs(_) -> misuse("the keyword arguments must be a map or a list of pairs").
 
 code(Code) when is_binary(Code) ->
     Code;
 code(Code) ->
     try unicode:characters_to_binary(if is_atom(Code) -> atom_to_list(Code); true -> Code end) of
         Binary when is_binary(Binary) -> Binary;
-        _ -> misuse(1, "must be source code as iodata")
+        _ -> misuse("the source code must be iodata")
     catch
-        error:badarg -> misuse(1, "must be source code as iodata")
+        error:badarg -> misuse("the source code must be iodata")
     end.
 
 is_target(Target) ->
@@ -96,16 +96,19 @@ is_target(Target) ->
 is_name(Name) ->
     is_atom(Name) orelse is_binary(Name) orelse (is_list(Name) andalso Name =/= []).
 
--spec misuse(pos_integer() | last, io_lib:chars()) -> no_return().
-misuse(Position, Sentence) ->
-    erlang:error(badarg, [Position],
-                 [{error_info, #{module => ?MODULE, cause => lists:flatten(Sentence)}}]).
+?DOC("Raises `badarg` out of the function of this library that the user called, with a sentence.").
+-spec misuse(io_lib:chars()) -> no_return().
+misuse(Sentence) ->
+    {current_stacktrace, Stack} = process_info(self(), current_stacktrace),
+    [{Module, Function, Arity, Info} | Rest] = lists:dropwhile(fun is_internal/1, Stack),
+    Error = {error_info, #{module => ?MODULE, cause => lists:flatten(Sentence)}},
+    erlang:raise(error, badarg, [{Module, Function, Arity, [Error | Info]} | Rest]).
+
+is_internal({Module, _, _, _}) ->
+    lists:member(Module, [erlang, ?MODULE, py_parallel, py_async, py_request, py_callback]).
 
 ?HIDDEN.
 -spec format_error(term(), [tuple()]) -> map().
-format_error(_Reason, [{_M, _F, [Position | _], Info} | _]) ->
+format_error(_Reason, [{_M, _F, _Args, Info} | _]) ->
     #{cause := Sentence} = proplists:get_value(error_info, Info, #{}),
-    case Position of
-        last -> #{general => "the last argument " ++ Sentence};
-        _ -> #{Position => Sentence, general => "argument " ++ integer_to_list(Position) ++ " " ++ Sentence}
-    end.
+    #{general => Sentence}.

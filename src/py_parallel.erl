@@ -20,15 +20,15 @@ run(Calls, Options, Default) ->
 
 split(Max, Items) when is_integer(Max), Max > 0, Max < length(Items) -> lists:split(Max, Items);
 split(Max, Items) when Max =:= infinity; is_integer(Max), Max > 0 -> {Items, []};
-split(Max, _Items) -> erlang:error(badarg, [Max]).
+split(_Max, _Items) -> py_options:misuse("max must be a positive integer or infinity").
 
 request({Module, Function, Args}, Timeout) ->
     request({Module, Function, Args, []}, Timeout);
 request({Module, Function, Args, Kwargs}, Timeout) ->
     {py:to_binary(Module) =:= <<"__main__">>,
      py_options:call(Module, Function, Args, Kwargs, Timeout, Timeout)};
-request(Call, _Timeout) ->
-    erlang:error(badarg, [Call]).
+request(_Call, _Timeout) ->
+    py_options:misuse("a call is {Module, Function, Args} or {Module, Function, Args, Kwargs}").
 
 %% Round-robin over the contexts, whatever scheduler the caller is on.
 start({Index, {_, Request}}) ->

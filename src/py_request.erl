@@ -78,7 +78,7 @@ first(Request, Place, State) ->
     Flags = Request#request.flags bor ?FLAG_IMPLICIT bor ?FLAG_PLACING,
     {Namespace, State1} = namespace(Place, State),
     case submit(Place, Namespace, Request, Flags, State1) of
-        {py_elsewhere, main} ->
+        {py_elsewhere, _} ->
             case py_context_router:main_place() of
                 {ok, Main} -> stick(Request, Main, State);
                 Error -> Error
@@ -109,13 +109,8 @@ any_executor("__main__") -> 0;
 any_executor(_) -> ?FLAG_ANY_EXECUTOR.
 
 %% Passes an unrun request on to where what it names lives.
-settle(Request, {py_elsewhere, main}, State) ->
-    case py_context_router:main_place() of
-        {ok, Main} ->
-            submit(Main, namespace_if_any(Main, State), Request, Request#request.flags, State);
-        Error ->
-            Error
-    end;
+settle(_Request, {py_elsewhere, main}, _State) ->
+    {error, {context_down, not_started}}; % the library found no way to main itself
 settle(Request, {error, {badarg, Path, other_interpreter}} = Error, State) ->
     case handle_place(Path, Request) of
         {ok, Place} ->
@@ -189,13 +184,22 @@ submit({_, Ctx}, Namespace, Request, Flags, State) ->
         Token when is_integer(Token) ->
             Wait = py_config:overload_wait(Timeout),
             receive
-                {Ref, Result} -> Result
+                {Ref, {error, {context_down, replaced}} = Replaced} ->
+                    forget_namespace(Ctx),
+                    Replaced;
+                {Ref, Result} ->
+                    Result
             after Wait ->
                 expired(Token, Ref, Timeout, Wait)
             end;
         Refused ->
             Refused
     end.
+
+%% The interpreter it lived in is gone; the next call starts a new one.
+forget_namespace(Ctx) ->
+    State = state(),
+    store(State#py{namespaces = maps:remove(Ctx, State#py.namespaces)}).
 
 expired(Token, Ref, Timeout, Wait) when Wait < Timeout ->
     %% overload_wait is over: only a request that still stands in line is taken out.

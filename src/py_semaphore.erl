@@ -21,8 +21,8 @@ current() ->
 -spec set_max_concurrent(pos_integer()) -> ok.
 set_max_concurrent(Max) when is_integer(Max), Max > 0 ->
     py_nif:slots_set_max(Max);
-set_max_concurrent(Max) ->
-    erlang:error(badarg, [Max]).
+set_max_concurrent(_Max) ->
+    py_options:misuse("the limit must be a positive integer").
 
 ?DOC("Takes a slot for the calling process, which loses it when it dies.").
 -spec acquire(timeout()) -> ok | {error, max_concurrent}.
