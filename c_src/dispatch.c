@@ -5,8 +5,11 @@
 #include "executor.h"
 #include "owner.h"
 #include "run.h"
+#include "timer.h"
 
 #include <pthread.h>
+
+#define PATIENCE_NS 10000000 /* how long nested requests wait while nothing is started */
 
 static slots_t slots;
 static pthread_mutex_t main_lock = PTHREAD_MUTEX_INITIALIZER; /* leaf */
@@ -55,6 +58,43 @@ void dispatch_drop_slot(request_t *request, uint64_t token)
     slots_advance(&slots);
 }
 
+static void on_seat_patience(uint64_t token)
+{
+    if (seat_hurry((seat_t *)(uintptr_t)token)) /* never freed */
+        timer_arm(clock_now() + PATIENCE_NS, on_seat_patience, NULL, token);
+}
+
+static void on_slots_patience(uint64_t unused)
+{
+    if (slots_hurry(&slots))
+        timer_arm(clock_now() + PATIENCE_NS, on_slots_patience, NULL, unused);
+}
+
+bool dispatch_admit(request_t *request)
+{
+    bool is_nested = request->depth > 0;
+
+    if (slots_admit(&slots, &request->job.node, is_nested))
+        return true;
+    if (is_nested && slots_watch(&slots))
+        timer_arm(clock_now() + PATIENCE_NS, on_slots_patience, NULL, 0);
+    return false;
+}
+
+/* False: the seat is closed. */
+static bool push(seat_t *seat, request_t *request)
+{
+    bool is_nested = request->depth > 0;
+
+    if ((request->flags & FLAG_ERRAND) != 0)
+        return seat_push_errand(seat, &request->job.node);
+    if (!seat_push(seat, &request->job.node, is_nested))
+        return false;
+    if (is_nested && seat_watch(seat))
+        timer_arm(clock_now() + PATIENCE_NS, on_seat_patience, NULL, (uint64_t)(uintptr_t)seat);
+    return true;
+}
+
 void dispatch_set_main(struct context *context)
 {
     context_t *before;
@@ -80,7 +120,7 @@ bool dispatch_forward(request_t *request)
         request->flags &= ~(uint32_t)FLAG_IMPLICIT; /* once is enough */
         atomic_store(&request->executor, context->executor);
         request_set_phase(request, PHASE_QUEUED);
-        ok = seat_push(&context->executor->seat, &request->job.node, request->depth > 0);
+        ok = push(&context->executor->seat, request);
         if (!ok)
             request_set_phase(request, PHASE_RUNNING);
     }
@@ -140,7 +180,6 @@ static void grant(request_t *request)
 void dispatch_request(request_t *request)
 {
     executor_t *executor;
-    bool ok;
 
     if (request->op == OP_ACQUIRE) {
         grant(request);
@@ -156,11 +195,7 @@ void dispatch_request(request_t *request)
     }
     atomic_store(&request->executor, executor);
     request_set_phase(request, PHASE_QUEUED);
-    if ((request->flags & FLAG_ERRAND) != 0)
-        ok = seat_push_errand(&executor->seat, &request->job.node);
-    else
-        ok = seat_push(&executor->seat, &request->job.node, request->depth > 0);
-    if (!ok)
+    if (!push(&executor->seat, request))
         dispatch_refuse(request);
 }
 

@@ -16,6 +16,9 @@ bool dispatch_setup(int64_t max_concurrent);
 
 slots_t *dispatch_slots(void);
 
+/* Takes a slot for the request (true), or puts it in line (false): then it is handed over later. */
+bool dispatch_admit(request_t *request);
+
 /* Gives a slot back and starts the next in line. */
 void dispatch_free_slot(void);
 

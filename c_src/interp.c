@@ -383,6 +383,17 @@ static bool is_alone(PyThreadState *thread)
     return true;
 }
 
+/* Lets idle pool threads go (erlang._bootstrap.finish). Runs Python code. */
+static void finish_threads(void)
+{
+    PyObject *module = PyImport_ImportModule("erlang._bootstrap");
+    PyObject *result = module != NULL ? PyObject_CallMethod(module, "finish", NULL) : NULL;
+
+    PyErr_Clear();
+    Py_XDECREF(result);
+    Py_XDECREF(module);
+}
+
 /* Ends the interpreter of the current thread state, or leaves it with the threads that
  * are still inside. */
 static bool end_current(PyThreadState *thread)
@@ -449,6 +460,7 @@ bool interp_end(interp_t *interp, PyThreadState *thread)
     PyEval_SaveThread(); /* life_lock is never taken while attached */
     pthread_mutex_lock(&life_lock);
     PyEval_RestoreThread(thread);
+    finish_threads();
     interp_drain(interp);
     mark_ended(interp);
     ended = end_current(thread);

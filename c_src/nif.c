@@ -326,7 +326,7 @@ static ERL_NIF_TERM admit(ErlNifEnv *env, request_t *request)
             return enif_make_tuple2(env, atom_error, overloaded(env));
         }
     } else {
-        is_admitted = slots_admit(slots, &request->job.node, request->depth > 0);
+        is_admitted = dispatch_admit(request);
     }
     if (is_admitted)
         dispatch_request(request);

@@ -31,6 +31,9 @@ void seat_open(seat_t *seat)
     seat->is_ended = false;
     seat->only_nested = false;
     seat->wants_spare = false;
+    seat->starts = 0;
+    seat->starts_seen = 0;
+    atomic_store(&seat->is_watched, false);
     pthread_mutex_unlock(&seat->lock);
 }
 
@@ -63,6 +66,15 @@ static bool wake_spare(seat_t *seat)
     return true;
 }
 
+/* Lets a spare come; lock held. True: none is idle and one has to be made. */
+static bool summon_spare(seat_t *seat)
+{
+    if (wake_spare(seat) || seat->wants_spare)
+        return false;
+    seat->wants_spare = true;
+    return true;
+}
+
 static void drop_from_idle(seat_t *seat, worker_t *worker)
 {
     worker_t **at = &seat->idle;
@@ -85,10 +97,7 @@ static bool wake_server(seat_t *seat)
             wake(seat->home);
         return false;
     }
-    if (wake_spare(seat) || seat->wants_spare)
-        return false;
-    seat->wants_spare = true;
-    return true;
+    return summon_spare(seat);
 }
 
 /* Says that nobody looks any more, unless something came in meanwhile; lock held.
@@ -129,14 +138,39 @@ bool seat_push_errand(seat_t *seat, queue_node_t *node)
     ok = !seat->is_ended;
     if (ok) {
         list_append(&seat->errands, node);
-        spawn = !wake_spare(seat) && !seat->wants_spare;
-        if (spawn)
-            seat->wants_spare = true;
+        spawn = summon_spare(seat);
     }
     pthread_mutex_unlock(&seat->lock);
     if (spawn)
         seat->spawn_later(seat);
     return ok;
+}
+
+bool seat_watch(seat_t *seat)
+{
+    return !atomic_exchange(&seat->is_watched, true);
+}
+
+bool seat_hurry(seat_t *seat)
+{
+    queue_node_t *node;
+    bool has_nested;
+    bool spawn = false;
+
+    pthread_mutex_lock(&seat->lock);
+    atomic_store(&seat->is_watched, false);
+    queue_take(&seat->nested, &seat->ready[1]);
+    if (seat->starts == seat->starts_seen) {
+        while ((node = list_pop(&seat->ready[1])) != NULL)
+            list_append(&seat->errands, node);
+        spawn = seat->errands.head != NULL && summon_spare(seat);
+    }
+    seat->starts_seen = seat->starts;
+    has_nested = seat->ready[1].head != NULL && seat_watch(seat);
+    pthread_mutex_unlock(&seat->lock);
+    if (spawn)
+        seat->spawn_later(seat);
+    return has_nested;
 }
 
 void seat_close(seat_t *seat)
@@ -309,6 +343,7 @@ static queue_node_t *take_request(seat_t *seat, bool will_sleep)
     } while (node == NULL && will_sleep && fall_asleep(seat));
     if (node != NULL) {
         seat->active++;
+        seat->starts++;
         atomic_store_explicit(&seat->awake, 1, memory_order_relaxed);
     }
     return node;
@@ -384,8 +419,9 @@ static queue_node_t *take_as_spare(worker_t *worker, bool will_sleep)
 }
 
 /* Takes what the worker may serve now; one that will sleep and gets nothing is entered
- * among the idle; lock held. */
-static queue_node_t *take_locked(worker_t *worker, bool will_sleep)
+ * among the idle; lock held. *spawn is set when a spare has to be made for further errands:
+ * any of them may have to wait for the next. */
+static queue_node_t *take_locked(worker_t *worker, bool will_sleep, bool *spawn)
 {
     seat_t *seat = worker->seat;
     queue_node_t *node;
@@ -399,6 +435,8 @@ static queue_node_t *take_locked(worker_t *worker, bool will_sleep)
         node = take_request(seat, will_sleep);
     else
         node = take_as_spare(worker, will_sleep);
+    if (worker->is_errand && seat->errands.head != NULL && summon_spare(seat))
+        *spawn = true;
     worker->current = node;
     if (node == NULL && will_sleep)
         push_idle(seat, worker);
@@ -409,6 +447,7 @@ queue_node_t *worker_next(worker_t *worker, void (*ended)(worker_t *), bool *end
 {
     seat_t *seat = worker->seat;
     queue_node_t *node = NULL;
+    bool spawn = false;
 
     pthread_mutex_lock(&seat->lock);
     if (worker->current != NULL) {
@@ -420,8 +459,10 @@ queue_node_t *worker_next(worker_t *worker, void (*ended)(worker_t *), bool *end
     }
     *ends = worker->is_lost;
     if (!worker->is_lost)
-        node = take_locked(worker, false);
+        node = take_locked(worker, false, &spawn);
     pthread_mutex_unlock(&seat->lock);
+    if (spawn)
+        seat->spawn_later(seat);
     return node;
 }
 
@@ -443,14 +484,14 @@ static bool has_arrivals(void *argument)
 }
 
 /* What came while the worker spun, or NULL with the worker entered among the idle. */
-static queue_node_t *spin_and_take(worker_t *worker, bool spins)
+static queue_node_t *spin_and_take(worker_t *worker, bool spins, bool *spawn)
 {
     seat_t *seat = worker->seat;
 
     if (spins)
         spin_until(&worker->spin, has_arrivals, worker);
     pthread_mutex_lock(&seat->lock);
-    return worker->is_lost ? NULL : take_locked(worker, true);
+    return worker->is_lost ? NULL : take_locked(worker, true, spawn);
 }
 
 queue_node_t *worker_wait(worker_t *worker)
@@ -458,8 +499,9 @@ queue_node_t *worker_wait(worker_t *worker)
     seat_t *seat = worker->seat;
     queue_node_t *node;
     bool notified = true;
+    bool spawn = false;
 
-    node = spin_and_take(worker, worker == seat->home);
+    node = spin_and_take(worker, worker == seat->home, &spawn);
     while (node == NULL && !worker->is_lost && !is_done(worker, !notified)) {
         int64_t start = clock_now();
         int64_t due = worker == seat->home ? CLOCK_NEVER : start + seat->spare_keep;
@@ -469,7 +511,7 @@ queue_node_t *worker_wait(worker_t *worker)
         spin_learn(&worker->spin, &worker->parker, start, notified);
         pthread_mutex_lock(&seat->lock);
         if (!worker->is_lost)
-            node = take_locked(worker, true);
+            node = take_locked(worker, true, &spawn);
     }
     if (node == NULL) {
         drop_from_idle(seat, worker);
@@ -477,6 +519,8 @@ queue_node_t *worker_wait(worker_t *worker)
             seat->is_ended = true;
     }
     pthread_mutex_unlock(&seat->lock);
+    if (spawn)
+        seat->spawn_later(seat);
     return node;
 }
 

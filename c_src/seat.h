@@ -8,7 +8,9 @@
  * was started in between overlap. The seat is free when all have ended or wait.
  *
  * Errands are nodes that need no seat and are served by spares at once: nested
- * requests of threads that serve no request, and interrupts.
+ * requests of threads that serve no request, and interrupts. A nested request becomes
+ * one when nothing was started for a while: the seat's holder may be waiting for a
+ * Python lock whose owner is parked, and that one for the nested request.
  *
  *                  worker_next                    worker_park
  *        +--------> serving ------------------------> parked
@@ -60,6 +62,9 @@ struct seat {
     bool is_ended;    /* the home worker has found all served and nobody left */
     bool only_nested; /* a new home worker prepares itself: nested nodes only */
     bool wants_spare; /* a spare is being made; stops a second one */
+    uint64_t starts;      /* requests taken so far */
+    uint64_t starts_seen; /* when seat_hurry last looked */
+    atomic_bool is_watched; /* seat_hurry will be called */
     int64_t spare_keep; /* how long an unneeded spare stays, ns */
     bool (*spawn)(seat_t *seat);      /* enters a spare and starts its thread; no lock held */
     void (*spawn_later)(seat_t *seat); /* the same from a thread that must not do it itself */
@@ -76,6 +81,14 @@ bool seat_push(seat_t *seat, queue_node_t *node, bool nested);
 
 /* Gives node to a spare at once. False once the seat is closed. */
 bool seat_push_errand(seat_t *seat, queue_node_t *node);
+
+/* True when the caller, who pushed a nested node, has to see to it that seat_hurry is called
+ * every few milliseconds. */
+bool seat_watch(seat_t *seat);
+
+/* Makes the queued nested requests errands if nothing was started since the last call. False: none
+ * are queued, no further call is needed. */
+bool seat_hurry(seat_t *seat);
 
 /* Makes somebody call worker_next soon though nothing was pushed. */
 void seat_poke(seat_t *seat);

@@ -6,6 +6,9 @@ void slots_init(slots_t *slots, int64_t max, bool (*wanted)(queue_node_t *),
     atomic_init(&slots->count, 0);
     atomic_init(&slots->max, max);
     atomic_init(&slots->waiting, 0);
+    atomic_init(&slots->is_watched, false);
+    slots->starts = 0;
+    slots->starts_seen = 0;
     pthread_mutex_init(&slots->lock, NULL);
     for (int nested = 0; nested < 2; nested++) {
         queue_init(&slots->arriving[nested]);
@@ -76,13 +79,26 @@ static queue_node_t *next_with_slot(slots_t *slots)
     pthread_mutex_lock(&slots->lock);
     if (take_free(slots)) {
         node = first_in_line(slots);
-        if (node == NULL)
+        if (node == NULL) {
             slots_release(slots);
-        else
+        } else {
             atomic_fetch_sub(&slots->waiting, 1);
+            slots->starts++;
+        }
     }
     pthread_mutex_unlock(&slots->lock);
     return node;
+}
+
+/* For a node that was given a slot. */
+static void start_or_drop(slots_t *slots, queue_node_t *node)
+{
+    if (slots->wanted(node)) {
+        slots->start(node);
+    } else {
+        slots_release(slots);
+        slots->dropped(node);
+    }
 }
 
 void slots_advance(slots_t *slots)
@@ -98,13 +114,36 @@ void slots_advance(slots_t *slots)
                 continue;
             return;
         }
-        if (slots->wanted(node)) {
-            slots->start(node);
-        } else {
-            slots_release(slots);
-            slots->dropped(node);
-        }
+        start_or_drop(slots, node);
     }
+}
+
+bool slots_watch(slots_t *slots)
+{
+    return !atomic_exchange(&slots->is_watched, true);
+}
+
+bool slots_hurry(slots_t *slots)
+{
+    queue_node_t *node;
+    list_t overdue;
+    bool has_nested;
+
+    list_init(&overdue);
+    pthread_mutex_lock(&slots->lock);
+    atomic_store(&slots->is_watched, false);
+    queue_take(&slots->arriving[1], &slots->line[1]);
+    while (slots->starts == slots->starts_seen && (node = list_pop(&slots->line[1])) != NULL) {
+        atomic_fetch_sub(&slots->waiting, 1);
+        slots_retake(slots);
+        list_append(&overdue, node);
+    }
+    slots->starts_seen = slots->starts;
+    has_nested = slots->line[1].head != NULL && slots_watch(slots);
+    pthread_mutex_unlock(&slots->lock);
+    while ((node = list_pop(&overdue)) != NULL)
+        start_or_drop(slots, node);
+    return has_nested;
 }
 
 void slots_set_max(slots_t *slots, int64_t max)

@@ -6,8 +6,9 @@
  * so that a chain never waits behind requests that have not started.
  *
  * A slot is taken at admission and given back when the request's work ends; a
- * parked request gives it back early and takes one again without waiting, so the
- * count may pass the maximum for a moment.
+ * parked request gives it back early and takes one again without waiting, and nested
+ * requests start without waiting when nothing in line has started for a while: who holds
+ * the slots may be waiting for them. So the count may pass the maximum for a moment.
  *
  *   slots_admit --> admitted: the caller goes on
  *              \--> in line  --(slots_advance)--> start(node) on the advancing thread
@@ -30,6 +31,9 @@ typedef struct {
     queue_t arriving[2];     /* [1]: nested, goes first */
     pthread_mutex_t lock;
     list_t line[2];                      /* guarded by lock */
+    uint64_t starts;                     /* from the line; guarded by lock */
+    uint64_t starts_seen;                /* when slots_hurry last looked; guarded by lock */
+    atomic_bool is_watched;              /* slots_hurry will be called */
     bool (*wanted)(queue_node_t *node);  /* false: cancelled meanwhile, needs no slot */
     void (*start)(queue_node_t *node);   /* has a slot now */
     void (*dropped)(queue_node_t *node); /* was not wanted any more */
@@ -53,6 +57,14 @@ void slots_release(slots_t *slots);
 
 /* Starts those in line for whom there is room. */
 void slots_advance(slots_t *slots);
+
+/* True when the caller, whose nested node was put in line, has to see to it that slots_hurry is
+ * called every few milliseconds. */
+bool slots_watch(slots_t *slots);
+
+/* Starts the nested requests in line, room or not, if nothing was started since the last call.
+ * False: none are in line, no further call is needed. */
+bool slots_hurry(slots_t *slots);
 
 void slots_set_max(slots_t *slots, int64_t max);
 

@@ -8,7 +8,7 @@
 
 -spec cast(py_request:request()) -> ok.
 cast(Request) ->
-    cast_to(destination(Request), Request).
+    cast_to(destination(Request), py_request:implicitly(Request)).
 
 -spec cast(pid(), py_request:request()) -> ok.
 cast(Ctx, Request) ->
@@ -26,7 +26,7 @@ cast_to({error, Reason}, #request{target = Target, function = Function}) ->
 ?DOC("Starts a request where the caller's next call would go.").
 -spec start(py_request:request()) -> reference().
 start(Request) ->
-    start_at(destination(Request), Request).
+    start_at(destination(Request), py_request:implicitly(Request)).
 
 ?DOC("Starts a request in an explicit context.").
 -spec start(pid(), py_request:request()) -> reference().
@@ -45,12 +45,22 @@ start_at({error, _} = Error, _Request) ->
     self() ! {py_response, Ref, Error},
     Ref.
 
-%% A method runs where its object lives.
+%% A method runs where its object lives, a function where a handle among its arguments does.
 destination(#request{target = Handle}) when is_reference(Handle) ->
     py_nif:is_handle(Handle) orelse py_options:misuse("this reference is no handle of this library"),
     case py_context:handle_place(Handle) of
         {ok, Place} -> {ok, Place};
         error -> {error, {context_down, gone}}
+    end;
+destination(#request{args = Args} = Request) when is_list(Args) ->
+    case [Handle || Handle <- Args, is_reference(Handle), py_nif:is_handle(Handle)] of
+        [Handle | _] ->
+            case py_context:handle_place(Handle) of
+                {ok, Place} -> {ok, Place};
+                error -> py_request:destination(Request)
+            end;
+        [] ->
+            py_request:destination(Request)
     end;
 destination(Request) ->
     py_request:destination(Request).

@@ -1,7 +1,7 @@
 -module(convert_SUITE).
 
-%% @doc Terms to objects and back: every row of both tables of docs/type-conversion.md, the options,
-%% the errors with their paths, and what converters elsewhere died of.
+%% @doc Terms to objects and back: every row of both tables of docs/type-conversion.md, the options, the
+%% errors with their paths. Size, user code inside a conversion and properties: convert_limits_SUITE.
 
 -compile([export_all, nowarn_export_all]).
 -include_lib("stdlib/include/assert.hrl").
@@ -17,10 +17,7 @@ groups() ->
         scalars_out, text_out, lone_surrogates, bytes_out, sequences_out, maps_out, sets_out,
         times_out, numbers_as_text, enums_and_dataclasses, typed_buffers, array_interface, numpy_rows,
         atoms_out, subclasses_out, unknown_objects, handles_in_containers, other_interpreter,
-        handles_are_freed, colliding_keys_out, paths_out, cycles, changed_while_read,
-        errors_of_user_code, endless_image, deep, wide, too_deep, deep_paths, big_maps,
-        huge_integers, big_binaries, exact_size_limits, no_atoms_from_data, bounded_atoms,
-        properties
+        handles_are_freed, colliding_keys_out, paths_out
     ]).
 
 init_per_group(Mode, Config) ->
@@ -248,8 +245,8 @@ names_of_locals(_) ->
      || Policy <- [auto, bytes, str]],
     ?assertEqual({ok, #{<<"k">> => <<"v">>}},
                  py:call(builtins, dict, [], #{<<"k">> => <<"v">>}, #{binary => bytes})),
-    ?assertEqual({error, {badarg, [locals, x], duplicate_key}},
-                 py:eval(<<"x">>, #{"x" => 1, x => 2}) ),
+    {error, {badarg, [locals, Twice], duplicate_key}} = py:eval(<<"x">>, #{"x" => 1, x => 2}),
+    ?assert(Twice =:= x orelse Twice =:= "x"),
     ?assertEqual({error, {badarg, [locals, 1], bad_name}}, py:eval(<<"1">>, #{1 => 1})),
     ?assertEqual({error, {badarg, [locals, <<255>>], bad_name}}, py:eval(<<"1">>, #{<<255>> => 1})),
     ?assertEqual({error, {badarg, [locals, [16#D800]], bad_name}}, py:eval(<<"1">>, #{[16#D800] => 1})),
@@ -472,7 +469,8 @@ enums_and_dataclasses(_) ->
                    "class T(str, Enum):\n  A = 'text'\n"
                    "class N(Enum):\n  INNER = E.B\n"
                    "@dataclass\nclass P:\n  x: int\n  y: object = field(default_factory=list)\n"
-                   "@dataclass(frozen=True)\nclass Q(P):\n  z: str = 'z'\n"
+                   "@dataclass\nclass Q(P):\n  z: str = 'z'\n"
+                   "@dataclass(frozen=True)\nclass R:\n  __slots__ = 'a', 'b'\n  a: int\n  b: int\n"
                    "class Meta(abc.ABCMeta): pass\n"
                    "class L(list, metaclass=Meta): pass\n"
                    "class S(int, metaclass=Meta): pass\n">>),
@@ -481,11 +479,13 @@ enums_and_dataclasses(_) ->
            {<<"[E.A, {E.B: I.A}]">>, [1, #{<<"b">> => 7}]},
            {<<"P(1)">>, #{<<"x">> => 1, <<"y">> => []}}, {<<"P(P(1), P(2, E.A))">>,
             #{<<"x">> => #{<<"x">> => 1, <<"y">> => []}, <<"y">> => #{<<"x">> => 2, <<"y">> => 1}}},
+           {<<"Q(1, 2)">>, #{<<"x">> => 1, <<"y">> => 2, <<"z">> => <<"z">>}},
+           {<<"R(1, 2)">>, #{<<"a">> => 1, <<"b">> => 2}},
            {<<"L([1, L()])">>, [1, []]}, {<<"S(5)">>, 5}]),
-    %% A frozen dataclass with defaults cannot follow one without: only what is there is read.
-    ?assertEqual({ok, #{<<"x">> => 1, <<"y">> => 2, <<"z">> => <<"z">>}},
-                 py:eval(<<"(lambda q: [object.__setattr__(q, k, v) for k, v in "
-                           "(('x', 1), ('y', 2), ('z', 'z'))] and q)(Q.__new__(Q))">>)).
+    %% A class of dataclasses is no dataclass; a field that is not there is an error of Python.
+    {ok, Class} = py:eval(<<"P">>),
+    ?assert(py:is_ref(Class)),
+    ?assertMatch({error, {'AttributeError', _}}, py:eval(<<"[P.__new__(P)]">>)).
 
 typed_buffers(Config) ->
     check([{<<"__import__('array').array('i', [1, -2])">>, [1, -2]},
@@ -691,264 +691,5 @@ paths_out(_) ->
                          %% In a key the path ends at its map: the key has no term.
                          {<<"[{o: 1}]">>, [1]}, {<<"[{(1, o): 1}]">>, [1]},
                          {<<"[1] * 50 + [o]">>, [51]}]],
-    ?assertEqual({error, {unconvertible, [1], <<"__main__.O">>}},
-                 py:call('__main__', 'O', [], #{}, #{on_unknown => error, return => value, kwargs => #{}})
-                     =:= x orelse py:eval(<<"[o]">>, #{}, #{on_unknown => error})).
-
-cycles(_) ->
-    ok = py:exec(<<"l = []\nl.append(l)\nd = {}\nd['d'] = d\nt = ([],)\nt[0].append(t)\n"
-                   "a = [1]\nb = [0, {'k': a}]\na.append(b)\n"
-                   "from dataclasses import dataclass\n@dataclass\nclass P:\n  x: object\n"
-                   "p = P(0)\np.x = [p]\n"
-                   "from collections import UserDict, deque\nu = UserDict()\nu['u'] = u\n"
-                   "q = deque()\nq.append(q)\n"
-                   "shared = [1]\n">>),
-    [?assertMatch({error, {unconvertible, _, Type}}, py:eval(Code), Code)
-     || {Code, Type} <- [{<<"l">>, <<"list">>}, {<<"[1, l]">>, <<"list">>}, {<<"d">>, <<"dict">>},
-                         {<<"t">>, <<"tuple">>}, {<<"p">>, <<"__main__.P">>},
-                         {<<"u">>, <<"collections.UserDict">>}, {<<"q">>, <<"collections.deque">>}]],
-    ?assertMatch({error, {unconvertible, [_ | _], _}}, py:eval(<<"[0, a]">>)),
-    %% Met twice is no cycle.
-    ?assertEqual({ok, [[1], {[1], [[1]]}]}, py:eval(<<"[shared, (shared, [shared])]">>)),
-    ok = py:exec(<<"x = [1]\nfor _ in range(16): x = [x, x]">>),
-    {ok, Tree} = py:eval(<<"x">>),
-    ?assertEqual(1 bsl 16, length(lists:flatten(Tree))).
-
-%% Trap 6 and 100: objects whose methods change the container that is being read.
-changed_while_read(_) ->
-    ok = py:exec(<<"class X:\n"
-                   "  def __init__(self, act): self.act = act\n"
-                   "  def __repr__(self): self.act(); return 'x'\n"
-                   "l = [1, 2, 3]\nl[1] = X(l.clear)\n"
-                   "g = [0]\ng.append(X(lambda: g.extend(range(100000))))\n"
-                   "d = {'a': 1, 'b': 2}\nd['x'] = X(d.clear)\nd['z'] = 26\n"
-                   "e = {'x': X(lambda: e.update({i: i for i in range(1000)})), 'y': 1}\n"
-                   "s = [[X(lambda: s.clear()), 1], 2]\n"
-                   "k = {X(lambda: k.clear()): 1, 2: 3}\n"
-                   "v = bytearray(b'abc')\n">>),
-    Repr = fun(Code) -> py:eval(Code, #{}, #{on_unknown => repr}) end,
-    ?assertEqual({ok, [1, <<"x">>, 3]}, Repr(<<"l">>)),
-    ?assertEqual({ok, []}, Repr(<<"l">>)),
-    ?assertEqual({ok, [0, <<"x">>]}, Repr(<<"g">>)),
-    ?assertEqual({ok, #{<<"a">> => 1, <<"b">> => 2, <<"x">> => <<"x">>, <<"z">> => 26}}, Repr(<<"d">>)),
-    ?assertEqual({ok, #{<<"x">> => <<"x">>, <<"y">> => 1}}, Repr(<<"e">>)),
-    ?assertEqual({ok, [[<<"x">>, 1], 2]}, Repr(<<"s">>)),
-    ?assertEqual({ok, #{<<"x">> => 1, 2 => 3}}, Repr(<<"k">>)),
-    %% And through an image: the fields of a dataclass are properties.
-    ok = py:exec(<<"from dataclasses import dataclass\n@dataclass\nclass P:\n  x: int\n"
-                   "P.x = property(lambda self: [outer.clear(), 7][1], lambda self, v: None)\n"
-                   "outer = [P(1), P(2), 3]">>),
-    ?assertEqual({ok, [#{<<"x">> => 7}, #{<<"x">> => 7}, 3]}, py:eval(<<"outer">>)).
-
-%% Other threads change what is read: some state of it, never a crash.
-errors_of_user_code(_) ->
-    ok = py:exec(<<"from collections.abc import Mapping\n"
-                   "class M(Mapping):\n"
-                   "  def __init__(self, error): self.error = error\n"
-                   "  def __getitem__(self, key): raise self.error\n"
-                   "  def __iter__(self): return iter('a')\n  def __len__(self): return 1\n"
-                   "class S(set):\n  def __iter__(self): raise KeyError('iter')\n"
-                   "class R:\n  def __repr__(self): raise ValueError('repr')\n"
-                   "class N:\n  def __repr__(self): return 1\n"
-                   "class L:\n  __array_interface__ = {}\n  def tolist(self): return 1 / 0\n">>),
-    ?assertEqual({error, {'ValueError', "no"}}, py:eval(<<"[1, M(ValueError('no'))]">>)),
-    ?assertEqual({error, {'StopIteration', "5"}}, py:eval(<<"M(StopIteration(5))">>)),
-    ?assertMatch({error, {'KeyboardInterrupt', _}}, py:eval(<<"M(KeyboardInterrupt())">>)),
-    ?assertMatch({error, {'SystemExit', _}}, py:eval(<<"M(SystemExit(1))">>)),
-    ?assertMatch({error, {'RecursionError', _}}, py:eval(<<"M(RecursionError('deep'))">>)),
-    ?assertMatch({error, {'MemoryError', _}}, py:eval(<<"M(MemoryError())">>)),
-    ?assertEqual({error, interrupted}, py:eval(<<"M(__import__('erlang').Interrupt())">>)),
-    ?assertMatch({error, {'KeyError', _}}, py:eval(<<"{1: S([1])}">>)),
-    ?assertMatch({error, {'ZeroDivisionError', _}}, py:eval(<<"(L(),)">>)),
-    ?assertEqual({error, {'ValueError', "repr"}}, py:eval(<<"[R()]">>, #{}, #{on_unknown => repr})),
-    ?assertMatch({error, {'TypeError', _}}, py:eval(<<"[N()]">>, #{}, #{on_unknown => repr})),
-    %% No traceback of a conversion: that is not the user's line.
-    ?assertEqual({error, {'ValueError', "no"}}, py:eval(<<"M(ValueError('no'))">>, #{}, #{traceback => true})).
-
-%% User code inside a conversion obeys the deadline; images of images end.
-endless_image(_) ->
-    ok = py:exec(<<"from collections.abc import Mapping\n"
-                   "class M(Mapping):\n"
-                   "  def __getitem__(self, key):\n    while True: pass\n"
-                   "  def __iter__(self): return iter('a')\n  def __len__(self): return 1\n"
-                   "class A:\n  __array_interface__ = {}\n  def tolist(self): return A()\n"
-                   "class B:\n  __array_interface__ = {}\n  def tolist(self): return [B()]\n">>),
-    {Ms, {error, timeout}} = py_modes:elapsed(fun() -> py:eval(<<"[M()]">>, #{}, 100) end),
-    ?assert(Ms < 1000, Ms),
-    ?assertMatch({error, {unconvertible, [1], <<"__main__.A">>}}, py:eval(<<"[A()]">>)),
-    Ctx = py:context(1),
-    ok = py:exec(Ctx, <<"class B:\n  __array_interface__ = {}\n  def tolist(self): return [B()]">>),
-    ?assertEqual({error, timeout}, py:eval(Ctx, <<"B()">>, #{}, 50)),
-    ?assertEqual({ok, 1}, py:eval(Ctx, <<"1">>)).
-
-%% ------------------------------------------------------------------------------------------
-%% Size
-%% ------------------------------------------------------------------------------------------
-
-nest(Depth, Wrap) ->
-    lists:foldl(fun(_, Inner) -> Wrap(Inner) end, [], lists:seq(1, Depth)).
-
-deep(_) ->
-    Depth = 100000,
-    [begin
-         Term = nest(Depth, Wrap),
-         ?assert(comes_back(Term)),
-         ok = py:exec(<<"x = []\nfor _ in range(100000): x = ", Python/binary>>),
-         {ok, Made} = py:eval(<<"x">>),
-         ?assert(Made =:= Term),
-         ok = py:exec(<<"del x">>)
-     end || {Wrap, Python} <- [{fun(T) -> [T] end, <<"[x]">>}, {fun(T) -> {T} end, <<"(x,)">>},
-                               {fun(T) -> #{1 => T} end, <<"{1: x}">>},
-                               {fun(T) -> [1, {T, #{<<"a">> => none}}] end, <<"[1, (x, {'a': None})]">>}]],
-    %% Deep and not what Erlang can have: no cut, no atom `error' (trap 101).
-    ok = py:exec(<<"x = o = object()\nfor _ in range(100000): x = [x]">>),
-    ?assertMatch({error, {unconvertible, [1, 1, 1 | _], <<"object">>}},
-                 py:eval(<<"x">>, #{}, #{on_unknown => error})),
-    ok = py:exec(<<"del x">>),
-    ?assertMatch({error, {badarg, [1, 1, 1, 1 | _], bitstring}},
-                 py:call(builtins, len, [lists:foldl(fun(_, T) -> [T] end, <<1:1>>, lists:seq(1, 100000))])).
-
-too_deep(_) ->
-    Million = nest(1000000, fun(T) -> [T] end),
-    ?assertMatch({error, {badarg, [1, 1 | _], too_deep}}, py:call(builtins, len, [[Million]])),
-    ok = py:exec(<<"x = []\nfor _ in range(1000001): x = [x]">>),
-    ?assertMatch({error, {unconvertible, [1, 1 | _], <<"list">>}}, py:eval(<<"x">>)),
-    ok = py:exec(<<"while x: x = x[0]">>).
-
-deep_paths(_) ->
-    Deep = lists:foldl(fun(_, T) -> [0, T] end, <<1:1>>, lists:seq(1, 1200)),
-    {error, {badarg, [1 | Path], bitstring}} = py:call(builtins, len, [Deep]),
-    ?assertEqual(lists:duplicate(1000, 2), Path),
-    ok = py:exec(<<"x = object()\nfor _ in range(1200): x = [0, x]">>),
-    ?assertEqual({error, {unconvertible, lists:duplicate(1000, 2), <<"object">>}},
-                 py:eval(<<"x">>, #{}, #{on_unknown => error})),
-    ok = py:exec(<<"del x">>).
-
-wide(_) ->
-    N = 1000000,
-    Integers = lists:seq(1, N),
-    ?assert(comes_back(Integers)),
-    ?assertEqual({ok, N}, py:call(builtins, len, [Integers])),
-    {ok, Tuple} = py:eval(<<"tuple(range(1, 1000001))">>),
-    ?assert(Tuple =:= list_to_tuple(Integers)),
-    ?assert(comes_back([{I, I * 0.5, <<I:32>>, [I]} || I <- lists:seq(1, 100000)])),
-    {ok, Texts} = py:eval(<<"[str(i) for i in range(100000)]">>),
-    ?assert(Texts =:= [integer_to_binary(I) || I <- lists:seq(0, 99999)]).
-
-%% Facts 1: of more than 128 pairs, on our threads, in a message of no process.
-big_maps(_) ->
-    Map = maps:from_list([{I, <<I:32>>} || I <- lists:seq(1, 100000)]),
-    ?assert(comes_back(Map)),
-    Atoms = maps:from_list([{integer_to_binary(I), none} || I <- lists:seq(1, 100000)]),
-    {ok, Made} = py:eval(<<"{str(i): None for i in range(1, 100001)}">>),
-    ?assert(Made =:= Atoms),
-    ?assertEqual({ok, 100000}, py:call(builtins, len, [Map])),
-    {ok, Inner} = py:eval(<<"[{i: {i: i} for i in range(n)} for n in (127, 128, 129, 130, 5000)]">>),
-    ?assertEqual([127, 128, 129, 130, 5000], [map_size(M) || M <- Inner]),
-    %% Values that are no scalars, so that the dict is copied first.
-    {ok, Lists} = py:eval(<<"{i: [i] for i in range(20000)}">>),
-    ?assertEqual({20000, [19999]}, {map_size(Lists), maps:get(19999, Lists)}),
-    %% Keys that collide in Erlang's hash do no harm to their number.
-    Floats = maps:from_list([{I * 1.0, I} || I <- lists:seq(1, 20000)]),
-    ?assert(comes_back(Floats)).
-
-huge_integers(_) ->
-    Big = binary_to_integer(binary:copy(<<"1234567890">>, 1000)),
-    [begin
-         ?assert(comes_back(N)),
-         ?assertEqual({ok, true}, py:eval(<<"x == y * int('1' + '0' * 9999) // (10**9999)">>,
-                                          #{x => N, y => N}, 60000) =:= x
-                                     orelse py:eval(<<"x - y == 0">>, #{x => N, y => N}))
-     end || N <- [Big, -Big, Big + 1, 1 bsl 100000, -(1 bsl 100000) + 1]],
-    ?assertEqual({int, hex(Big)}, seen(Big, <<"'%x' % x">>)),
-    %% Digits that only exist in Python, then only in Erlang.
-    {ok, Power} = py:eval(<<"7**12000">>),
-    ?assert(Power =:= pow(7, 12000)),
-    ?assertEqual({ok, [pow(7, 12000), -pow(3, 20000)]}, py:eval(<<"[7**12000, -3**20000]">>)),
-    %% Beyond what some releases of the VM have: all of it or a clean error.
-    case py:eval(<<"2**5000000">>) of
-        {ok, Number} -> ?assert(Number =:= 1 bsl 5000000);
-        {error, Reason} -> ?assertEqual({unconvertible, [], <<"int">>}, Reason)
-    end.
-
-pow(_, 0) -> 1;
-pow(Base, N) when N rem 2 =:= 0 -> pow(Base * Base, N div 2);
-pow(Base, N) -> Base * pow(Base, N - 1).
-
-big_binaries(_) ->
-    [begin
-         Text = binary:copy(<<"text">>, Size div 4),
-         Bytes = binary:copy(<<1, 2, 3, 255>>, Size div 4),
-         Unicode = binary:copy(<<"ä"/utf8>>, Size div 2),
-         [?assert(comes_back(B)) || B <- [Text, Bytes, Unicode]],
-         ?assertEqual({ok, {<<"str">>, Size}}, py:eval(<<"(type(x).__name__, len(x))">>, #{x => Text})),
-         ?assertEqual({ok, {<<"bytes">>, Size}}, py:eval(<<"(type(x).__name__, len(x))">>, #{x => Bytes})),
-         {ok, Many} = py:eval(<<"[x, x, bytearray(x), memoryview(x)]">>, #{x => Bytes}),
-         ?assert(lists:all(fun(B) -> B =:= Bytes end, Many))
-     end || Size <- [1 bsl 20, (1 bsl 20) + 4]],
-    Huge = binary:copy(<<"0123456789">>, 10 * 1024 * 1024),
-    ?assert(comes_back(Huge)),
-    ?assert(comes_back({bytes, Huge}) =:= false), % the tuple is a way to say bytes
-    {ok, Made} = py:eval(<<"b'0123456789' * (10 * 1024 * 1024)">>),
-    ?assert(Made =:= Huge),
-    %% Released with the last reference, on either side.
-    erlang:garbage_collect().
-
-%% Around what is kept on the heap, in frames and in caches.
-exact_size_limits(_) ->
-    [begin
-         Items = lists:seq(1, N),
-         ?assertEqual({ok, Items}, same(Items)),
-         ?assertEqual({ok, list_to_tuple(Items)}, same(list_to_tuple(Items))),
-         ?assert(comes_back([[I] || I <- Items])),
-         ?assert(comes_back(maps:from_list([{<<I:64>>, I} || I <- Items]))),
-         ?assert(comes_back(binary:copy(<<200>>, N))),
-         ?assert(comes_back(binary:copy(<<"x">>, N))),
-         ?assert(comes_back(nest(N, fun(T) -> [N, T] end)))
-     end || N <- lists:seq(0, 20) ++ [31, 32, 33, 34, 63, 64, 65, 66, 127, 128, 129, 255, 256, 257]].
-
-%% ------------------------------------------------------------------------------------------
-%% Atoms
-%% ------------------------------------------------------------------------------------------
-
-%% Trap 45: texts and keys never become atoms.
-no_atoms_from_data(_) ->
-    {ok, _} = py:eval(<<"[str(i) for i in range(10)]">>),
-    Before = erlang:system_info(atom_count),
-    {ok, _} = py:eval(<<"['text_out_%d' % i for i in range(10000)]">>),
-    {ok, _} = py:eval(<<"{'key_out_%d' % i: ('v_%d' % i) for i in range(10000)}">>),
-    {ok, _} = py:eval(<<"len([__import__('erlang').Atom('unsent_%d' % i) for i in range(10000)])">>),
-    [{error, _} = py:eval(<<"undefined_", (integer_to_binary(I))/binary>>) || I <- lists:seq(1, 100)],
-    ?assert(erlang:system_info(atom_count) - Before < 20).
-
-%% The table of new atoms is full at 16 384, for atoms and for names of classes: tried in another VM.
-bounded_atoms(Config) ->
-    {ok, Peer, _} = peer:start_link(#{connection => standard_io,
-                                      args => ["-pa" | code:get_path()]}),
-    peer:call(Peer, ?MODULE, fill_atoms, [py_modes:mode(Config)], 60000),
-    peer:stop(Peer).
-
-fill_atoms(Mode) ->
-    ok = py_modes:start(Mode),
-    Atoms = <<"[__import__('erlang').atom('new_%d' % i) for i in range(n, n + 1000)]">>,
-    [{ok, [A | _]} = py:eval(Atoms, #{n => N}) || N <- lists:seq(0, 15000, 1000)],
-    true = is_atom(A),
-    {error, {'Error', Sentence}} = py:eval(Atoms, #{n => 20000}),
-    true = string:find(Sentence, "16384") =/= nomatch,
-    {error, {unconvertible, [2], <<"erlang.Atom">>}} =
-        py:eval(<<"[1, __import__('erlang').Atom('not_there')]">>),
-    {ok, new_1} = py:eval(<<"__import__('erlang').Atom('new_1')">>),
-    {ok, ok} = py:eval(<<"__import__('erlang').atom('ok')">>),
-    %% Classes that no atom is left for are binaries.
-    ok = py:exec(<<"class NewClassOfErrors(Exception): pass">>),
-    {error, {<<"NewClassOfErrors">>, "x"}} = py:exec(<<"raise NewClassOfErrors('x')">>),
-    {error, {'ValueError', "x"}} = py:exec(<<"raise ValueError('x')">>),
-    true = erlang:system_info(atom_count) < 60000,
-    py_modes:stop().
-
-%% ------------------------------------------------------------------------------------------
-%% Properties
-%% ------------------------------------------------------------------------------------------
-
-properties(_) ->
-    ?assertEqual([], prop_convert:failed(200)).
+    ?assertEqual({error, {unconvertible, [], <<"__main__.O">>}},
+                 py:call('__main__', 'O', [], #{}, #{on_unknown => error})).

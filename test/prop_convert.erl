@@ -363,9 +363,20 @@ python_value(Size) ->
          {2, wrapped(Items, "[", "]", fun(Terms) -> Terms end)},
          {1, wrapped(Items, "co.deque([", "])", fun(Terms) -> Terms end)},
          {2, wrapped(Items, "tuple([", "])", fun list_to_tuple/1)},
-         {1, ?LET(Terms, Items, {code("co.namedtuple('N', ~p)(*[~ts])",
-                                      [[$f | integer_to_list(I)] || I <- lists:seq(1, length(Terms))], Terms),
-                                 list_to_tuple([Term || {_, Term} <- Terms])})},
+         {1, ?LET(Values, Items, {named_tuple([Code || {Code, _} <- Values]),
+                                  list_to_tuple([Term || {_, Term} <- Values])})},
+         {2, dict(Items, "dict([~ts])")}, {1, dict(Items, "co.OrderedDict([~ts])")},
+         {1, dict(Items, "ty.MappingProxyType(dict([~ts]))")}, {1, dict(Items, "co.UserDict([~ts])")}]).
+
+named_tuple(Codes) ->
+    Names = [io_lib:format("'f~b'", [I]) || {I, _} <- lists:enumerate(Codes)],
+    iolist_to_binary(["co.namedtuple('N', [", lists:join(",", Names), "])(", lists:join(",", Codes), ")"]).
+
+wrapped(Items, "[", "]", fun(Terms) -> Terms end)},
+         {1, wrapped(Items, "co.deque([", "])", fun(Terms) -> Terms end)},
+         {2, wrapped(Items, "tuple([", "])", fun list_to_tuple/1)},
+         {1, ?LET(Values, Items, {named_tuple([Code || {Code, _} <- Values]),
+                                  list_to_tuple([Term || {_, Term} <- Values])})},
          {2, dict(Items, "dict([~ts])")}, {1, dict(Items, "co.OrderedDict([~ts])")},
          {1, dict(Items, "ty.MappingProxyType(dict([~ts]))")}, {1, dict(Items, "co.UserDict([~ts])")}]).
 

@@ -16,7 +16,7 @@ import sys
 
 import _erlang
 
-__all__ = ["import_anchors", "import_package", "imports_main_only", "is_main_only", "setup"]
+__all__ = ["finish", "import_anchors", "import_package", "imports_main_only", "is_main_only", "setup"]
 
 # Single-phase modules and modules with global state: safe in own-GIL interpreters only
 # if the main interpreter loaded them first.
@@ -61,6 +61,26 @@ def setup(kind: str) -> None:
 
     _threads.install()
     _hook_extension_modules(kind == "main")
+
+
+def finish(seconds: float = 0.5) -> None:
+    """Ends the idle threads of thread pools before the interpreter ends.
+
+    A pool that is busy keeps its threads; the interpreter is left behind then.
+    """
+    pools = sys.modules.get("concurrent.futures.thread")
+    if pools is None:
+        return
+    import time
+
+    with pools._global_shutdown_lock:
+        pools._shutdown = True
+    waiting = list(pools._threads_queues.items())
+    for _thread, queue in waiting:
+        queue.put(None)
+    end = time.monotonic() + seconds
+    for thread, _queue in waiting:
+        thread.join(max(0.0, end - time.monotonic()))
 
 
 def import_anchors(_unused: str) -> None:
