@@ -13,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-typedef enum { PENDING, ANSWERED, INTERRUPTED } callback_state_t;
+typedef enum { PENDING, ANSWERED, INTERRUPTED, UNSENT } callback_state_t;
 
 /* What is to be done when a callback nobody waits for is settled. */
 typedef struct {
@@ -30,6 +30,7 @@ struct callback {
     completion_t *completion; /* instead of a parker */
     ErlNifEnv *env;   /* holds answer */
     ERL_NIF_TERM answer;
+    binary_policy_t binaries; /* what those of the answer become */
 };
 
 static ErlNifResourceType *type;
@@ -45,9 +46,18 @@ static void destroy(ErlNifEnv *env, void *object)
     pthread_mutex_destroy(&callback->lock);
 }
 
+/* The context's process ended: nobody answers any more. */
+static void on_down(ErlNifEnv *env, void *object, ErlNifPid *pid, ErlNifMonitor *monitor)
+{
+    (void)env;
+    (void)pid;
+    (void)monitor;
+    callback_interrupt(object);
+}
+
 bool callback_setup(ErlNifEnv *env, ErlNifResourceFlags flags)
 {
-    ErlNifResourceTypeInit init = {.dtor = destroy};
+    ErlNifResourceTypeInit init = {.dtor = destroy, .down = on_down};
 
     type = enif_open_resource_type_x(env, "py_callback", &init, flags, NULL);
     return type != NULL;
@@ -67,6 +77,7 @@ static callback_t *new_callback(parker_t *parker)
     callback->parker = parker;
     callback->completion = NULL;
     callback->env = NULL;
+    callback->binaries = BINARY_AUTO;
     return callback;
 }
 
@@ -159,28 +170,42 @@ typedef struct {
     PyObject *keywords;
 } question_t;
 
-static bool send_call(ErlNifEnv *env, callback_t *callback, const question_t *question,
-                      const origin_t *origin)
+/* Makes the message that asks, in env. False with an exception set, and env is empty. */
+static bool make_call(ErlNifEnv *env, callback_t *callback, const question_t *question,
+                      const origin_t *origin, ERL_NIF_TERM *message)
 {
     module_state_t *state = question->state;
     ERL_NIF_TERM parts[7];
-    bool ok;
 
+    callback->binaries = origin->binaries;
     parts[0] = atom_py_callback;
     parts[2] = question->kind;
-    ok = to_term(state, env, question->name, &parts[3]) &&
-         to_term(state, env, question->arguments, &parts[4]) &&
-         to_term(state, env, question->keywords, &parts[5]);
-    if (ok) {
-        parts[1] = enif_make_resource(env, callback);
-        parts[6] = chain_term(env, origin);
-        ok = enif_send(NULL, &origin->context->process, env,
-                       enif_make_tuple_from_array(env, parts, 7));
-        if (!ok)
-            PyErr_SetString(state->error, "the context's process is gone");
+    if (!to_term(state, env, question->name, &parts[3]) ||
+        !to_term(state, env, question->arguments, &parts[4]) ||
+        !to_term(state, env, question->keywords, &parts[5])) {
+        enif_clear_env(env);
+        return false;
     }
+    parts[1] = enif_make_resource(env, callback);
+    parts[6] = chain_term(env, origin);
+    *message = enif_make_tuple_from_array(env, parts, 7);
+    return true;
+}
+
+/* Sends it, or settles the callback if there is nobody to send it to; env is empty then. Any
+ * thread, no GIL needed. */
+static void send_call(ErlNifEnv *env, callback_t *callback, const origin_t *origin,
+                      ERL_NIF_TERM message)
+{
+    bool ok = enif_send(NULL, &origin->context->process, env, message);
+
     enif_clear_env(env);
-    return ok;
+    if (ok)
+        return;
+    pthread_mutex_lock(&callback->lock);
+    if (callback->state == PENDING)
+        settle(callback, UNSENT);
+    pthread_mutex_unlock(&callback->lock);
 }
 
 /* Sets for what the worker waits, so that an interrupt finds it. False: it was interrupted. */
@@ -225,14 +250,16 @@ static void wait_settled(callback_t *callback, spin_t *spin, parker_t *parker, i
     }
 }
 
-/* Gives back seat and slot until the callback is settled. False: no thread to serve
- * meanwhile. Detached. */
-static bool wait_parked(pyworker_t *self, callback_t *callback)
+/* Gives back seat and slot, sends and waits until the callback is settled. False, and nothing was
+ * sent: no thread to serve meanwhile. Detached. */
+static bool wait_parked(pyworker_t *self, callback_t *callback, const origin_t *origin,
+                        ERL_NIF_TERM message)
 {
     int64_t start = clock_now();
 
     if (!worker_park(&self->worker))
         return false;
+    send_call(self->env, callback, origin, message);
     dispatch_drop_slot(self->request, request_token(self->request));
     wait_settled(callback, &self->reply_spin, &self->reply_parker, CLOCK_NEVER);
     slots_retake(dispatch_slots());
@@ -306,6 +333,10 @@ static PyObject *take_answer(module_state_t *state, callback_t *callback)
         PyErr_SetNone(state->interrupt);
         return NULL;
     }
+    if (atomic_load(&callback->state) == UNSENT) {
+        PyErr_SetString(state->error, "the context's process is gone");
+        return NULL;
+    }
     if (!enif_get_tuple(callback->env, callback->answer, &arity, &parts) || arity != 2) {
         PyErr_SetString(state->error, "malformed answer");
         return NULL;
@@ -315,7 +346,7 @@ static PyObject *take_answer(module_state_t *state, callback_t *callback)
         return NULL;
     }
     failure.prefix = enif_make_list(callback->env, 0);
-    value = convert_in(state, callback->env, parts[1], BINARY_AUTO, &failure);
+    value = convert_in(state, callback->env, parts[1], callback->binaries, &failure);
     if (value == NULL) {
         enif_snprintf(text, sizeof(text), "Python has no image of the result: %T", failure.reason);
         PyErr_SetString(PyExc_TypeError, text);
@@ -325,16 +356,18 @@ static PyObject *take_answer(module_state_t *state, callback_t *callback)
 
 /* ---- on a thread that serves a request ---- */
 
-static PyObject *call_parked(module_state_t *state, pyworker_t *self, callback_t *callback)
+static PyObject *call_parked(module_state_t *state, pyworker_t *self, callback_t *callback,
+                             const origin_t *origin, ERL_NIF_TERM message)
 {
     bool ok;
 
     pyworker_detach(self);
-    ok = wait_parked(self, callback);
+    ok = wait_parked(self, callback, origin, message);
     pyworker_attach(self);
     retract(self);
     if (ok)
         return take_answer(state, callback);
+    enif_clear_env(self->env);
     PyErr_Format(state->error,
                  "no thread to serve others while this one waits: the limit is %d "
                  "(application setting max_threads)",
@@ -345,15 +378,16 @@ static PyObject *call_parked(module_state_t *state, pyworker_t *self, callback_t
 static PyObject *ask_as_worker(pyworker_t *self, callback_t *callback, const question_t *question,
                                const origin_t *origin)
 {
+    ERL_NIF_TERM message;
+
+    if (!make_call(self->env, callback, question, origin, &message))
+        return NULL;
     if (!announce(self, callback)) {
+        enif_clear_env(self->env);
         PyErr_SetNone(question->state->interrupt);
         return NULL;
     }
-    if (!send_call(self->env, callback, question, origin)) {
-        retract(self);
-        return NULL;
-    }
-    return call_parked(question->state, self, callback);
+    return call_parked(question->state, self, callback, origin, message);
 }
 
 /* ---- on a thread that Python started ---- */
@@ -362,16 +396,22 @@ static PyObject *ask_as_thread(parker_t *parker, callback_t *callback, const que
                                const origin_t *origin)
 {
     ErlNifEnv *env = enif_alloc_env();
-    bool ok = send_call(env, callback, question, origin);
+    ErlNifMonitor monitor;
+    ERL_NIF_TERM message;
     spin_t spin;
 
-    enif_free_env(env);
-    if (!ok)
+    if (!make_call(env, callback, question, origin, &message)) {
+        enif_free_env(env);
         return NULL;
+    }
     spin_init(&spin);
     Py_BEGIN_ALLOW_THREADS
+    /* No interrupt reaches a thread that serves no request: it looks after itself. */
+    enif_monitor_process(NULL, callback, &origin->context->process, &monitor);
+    send_call(env, callback, origin, message);
     wait_settled(callback, &spin, parker, origin->deadline);
     Py_END_ALLOW_THREADS
+    enif_free_env(env);
     return take_answer(question->state, callback);
 }
 
@@ -471,6 +511,7 @@ PyObject *callback_start(module_state_t *state, PyObject *name, PyObject *argume
     callback_t *callback;
     completion_t *completion;
     origin_t origin;
+    ERL_NIF_TERM message;
     bool ok;
 
     if (!check_origin(state, &origin))
@@ -479,8 +520,10 @@ PyObject *callback_start(module_state_t *state, PyObject *name, PyObject *argume
     callback = new_callback(NULL);
     completion = new_completion(&origin, callback, done);
     callback->completion = completion;
-    ok = completion != NULL && send_call(env, callback, &question, &origin);
-    if (!ok && completion != NULL)
+    ok = completion != NULL && make_call(env, callback, &question, &origin, &message);
+    if (ok)
+        send_call(env, callback, &origin, message);
+    else if (completion != NULL)
         free_completion(completion);
     enif_free_env(env);
     enif_release_resource(callback);

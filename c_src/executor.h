@@ -68,6 +68,7 @@ typedef struct pyworker {
     spin_t reply_spin;
     ErlNifEnv *env;          /* for replies */
     known_function_t known[KNOWN_FUNCTIONS]; /* run.c; direct-mapped */
+    unsigned names_seen; /* run.c; the main-only packages there were when they were found */
 } pyworker_t;
 
 /* All executors that ever were, linked by next; some are not in use. */

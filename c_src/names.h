@@ -12,4 +12,10 @@
 void names_add(const char *name);
 bool names_has(const char *name);
 
+/* Whether the package of a (dotted) module name is there; cheap while nothing is. */
+bool names_has_package(const char *module);
+
+/* How many there are; it only grows. */
+unsigned names_count(void);
+
 #endif

@@ -5,6 +5,7 @@
 #include "namespace.h"
 #include "owner.h"
 #include "pycompat.h"
+#include "run.h"
 
 typedef struct {
     PyObject_HEAD
@@ -56,6 +57,7 @@ static void from_request(origin_t *origin, const request_t *request)
     origin->namespace = request->namespace;
     origin->deadline = request->deadline;
     origin->depth = request->depth;
+    origin->binaries = run_binaries(request);
     origin->is_errand = (request->flags & FLAG_ERRAND) != 0;
 }
 

@@ -9,6 +9,7 @@
 #ifndef EP_ORIGIN_H
 #define EP_ORIGIN_H
 
+#include "convert.h"
 #include "module.h"
 #include "request.h"
 
@@ -21,6 +22,7 @@ typedef struct {
     struct namespace *namespace; /* kept, or NULL */
     int64_t deadline;
     uint32_t depth;
+    binary_policy_t binaries;
     bool is_errand; /* nested requests need no seat: this thread holds none */
 } origin_t;
 

@@ -5,6 +5,7 @@
 #include "convert.h"
 #include "failure.h"
 #include "handle.h"
+#include "names.h"
 #include "namespace.h"
 #include "pycompat.h"
 
@@ -89,7 +90,7 @@ static PyObject *lookup(PyObject *dict, PyObject *key)
 
 /* ---- conversion with the request's options ---- */
 
-static binary_policy_t binaries(const request_t *request)
+binary_policy_t run_binaries(const request_t *request)
 {
     if ((request->flags & FLAG_BINARY_BYTES) != 0)
         return BINARY_BYTES;
@@ -102,7 +103,7 @@ static PyObject *to_object(run_t *run, ERL_NIF_TERM term, ERL_NIF_TERM place)
     convert_failure_t failure = {.env = run->env, .prefix = place};
     PyObject *object;
 
-    object = convert_in(run->state, run->from, term, binaries(run->request), &failure);
+    object = convert_in(run->state, run->from, term, run_binaries(run->request), &failure);
     if (object == NULL)
         fail(run, failure.reason);
     return object;
@@ -262,11 +263,27 @@ static bool is_main_only(run_t *run, PyObject *name)
     return yes;
 }
 
+/* Whether the module's package is known to load in main only. */
+static bool is_known_main_only(PyObject *name)
+{
+    const char *utf8 = names_count() > 0 ? PyUnicode_AsUTF8(name) : NULL;
+
+    PyErr_Clear();
+    return utf8 != NULL && names_has_package(utf8);
+}
+
 /* The module, imported if need be; new. */
 static PyObject *find_module(run_t *run, PyObject *name)
 {
-    PyObject *module = PyImport_GetModule(name);
+    PyObject *module = NULL;
 
+    /* Parts of the package may be here all the same. */
+    if ((run->request->flags & FLAG_IMPLICIT) != 0 && run->state->interp->kind != INTERP_MAIN &&
+        is_known_main_only(name)) {
+        fail_elsewhere(run, atom_main);
+        return NULL;
+    }
+    module = PyImport_GetModule(name);
     if (module != NULL || PyErr_Occurred())
         goto done;
     module = PyImport_Import(name);
@@ -315,6 +332,11 @@ static PyObject *find_known(run_t *run)
     PyObject *module;
     PyObject *found = NULL;
 
+    if (run->self->names_seen != names_count()) { /* it may belong elsewhere by now */
+        run->self->names_seen = names_count();
+        run_forget(run->self);
+        return NULL;
+    }
     if (known->target != run->request->target || known->function != run->request->function)
         return NULL;
     module = lookup(PyImport_GetModuleDict(), known->module_name);
@@ -346,7 +368,8 @@ static void remember(run_t *run, PyObject *module_name, PyObject *module, PyObje
     known_function_t *known = known_slot(run);
 
     if (!enif_is_atom(run->from, run->request->target) ||
-        !enif_is_atom(run->from, run->request->function) || !PyModule_CheckExact(module))
+        !enif_is_atom(run->from, run->request->function) || !PyModule_CheckExact(module) ||
+        (run->state->interp->kind != INTERP_MAIN && is_known_main_only(module_name)))
         return;
     forget(known);
     known->target = run->request->target;

@@ -6,6 +6,7 @@
 #ifndef EP_RUN_H
 #define EP_RUN_H
 
+#include "convert.h"
 #include "executor.h"
 
 /*
@@ -15,6 +16,9 @@
  * Leaves no exception pending. GIL: held.
  */
 ERL_NIF_TERM run_request(pyworker_t *self, request_t *request, ErlNifEnv *env);
+
+/* What the request wants binaries to become. */
+binary_policy_t run_binaries(const request_t *request);
 
 /* Lets go of what run_request keeps for the thread. GIL: held. */
 void run_forget(pyworker_t *self);

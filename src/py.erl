@@ -161,7 +161,9 @@ parallel(Calls) ->
      "`'__main__'` run in the calling process's context, one after another.").
 -spec parallel([tuple()], #{timeout => timeout(), max => pos_integer()}) -> {ok, [result()]}.
 parallel(Calls, Options) when is_list(Calls), is_map(Options) ->
-    {ok, py_parallel:run(Calls, Options, ?TIMEOUT)}.
+    {ok, py_parallel:run(Calls, Options, ?TIMEOUT)};
+parallel(_Calls, _Options) ->
+    py_options:misuse("py:parallel/2 takes a list of calls and a map of options").
 
 ?DOC("Calls and forgets; a failure is logged. The call outlives the caller.").
 -spec cast(name(), name(), [term()]) -> ok.
@@ -214,7 +216,9 @@ await(Ref) ->
 ?DOC("The result of a Ref this module returned. A time-out cancels the call and leaves no message behind.").
 -spec await(reference(), timeout()) -> result().
 await(Ref, Timeout) when is_reference(Ref) ->
-    py_async:await(Ref, Timeout).
+    py_async:await(Ref, Timeout);
+await(_Ref, _Timeout) ->
+    py_options:misuse("what is awaited is a reference that this library returned").
 
 %% ------------------------------------------------------------------------------------------
 %% Objects

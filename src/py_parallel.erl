@@ -8,7 +8,9 @@
 ?DOC("Results in the order of the calls; what is not done at the deadline is `{error, timeout}`.").
 -spec run([tuple()], map(), timeout()) -> [py:result()].
 run(Calls, Options, Default) ->
-    Timeout = py_request:remaining(maps:get(timeout, Options, Default)),
+    map_size(maps:without([timeout, max], Options)) =:= 0 orelse
+        py_options:misuse("the options of parallel are timeout and max"),
+    Timeout = py_request:remaining(py_options:timeout(maps:get(timeout, Options, default), Default)),
     Deadline = deadline(Timeout),
     Items = lists:zip(lists:seq(1, length(Calls)), [request(Call, Timeout) || Call <- Calls]),
     {Mine, Spread} = lists:partition(fun({_, {IsMain, _}}) -> IsMain end, Items),

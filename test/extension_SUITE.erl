@@ -331,19 +331,19 @@ imports_setting(Config) ->
 
 %% Only one context knows where it is; the main interpreter has it first even so.
 path_of_one_context(Config) ->
-    Dir = filename:join(proplists:get_value(dir, Config), "elsewhere"),
-    ok = filelib:ensure_dir(filename:join(Dir, "any")),
-    {ok, Ctx} = py_context:new(#{mode => py_modes:mode(Config), paths => [Dir]}),
     [begin
+         Dir = filename:join(proplists:get_value(dir, Config), atom_to_list(Kind)),
+         ok = filelib:ensure_dir(filename:join(Dir, "any")),
+         {ok, Ctx} = py_context:new(#{mode => py_modes:mode(Config), paths => [Dir]}),
          Name = extension(Kind, [{dir, Dir} | Config]),
          case is_refused(Kind, Config) of
              true -> refused(Name, py:call(Ctx, Name, f, []));
              false -> ?assertEqual({ok, 42}, py:call(Ctx, Name, f, []))
          end,
          ?assertEqual({ok, 4.0}, py:call(Ctx, math, sqrt, [16])),
-         ?assertEqual({ok, 42}, in_main_with_path(Name, Dir))
-     end || Kind <- ?KINDS],
-    ok = py_context:stop(Ctx).
+         ?assertEqual({ok, 42}, in_main_with_path(Name, Dir)),
+         ok = py_context:stop(Ctx)
+     end || Kind <- ?KINDS].
 
 in_main_with_path(Name, Dir) ->
     {ok, Main} = py_context:new(#{mode => worker, paths => [Dir]}),

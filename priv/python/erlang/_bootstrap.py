@@ -92,8 +92,14 @@ def import_anchors(_unused: str) -> None:
             pass  # not part of this Python
 
 
-def import_package(name: str) -> None:
-    """Imports a package in the main interpreter on behalf of a sub-interpreter."""
+def import_package(request: str) -> None:
+    """Imports a package in the main interpreter on behalf of a sub-interpreter.
+
+    The first line is its name, the others are the sub-interpreter's sys.path: what only that
+    one knows is searched last.
+    """
+    name, *paths = request.split("\n")
+    sys.path.extend(path for path in paths if path not in sys.path)
     if name not in sys.modules:
         importlib.import_module(name)
 
@@ -113,6 +119,7 @@ def _hook_extension_modules(is_main: bool) -> None:
             return original(*args)
         except Exception as error:
             _erlang.mark_main_only(package)
+            _importers.update(_packages_in_the_making())
             raise ImportError(HELP.format(package) + f" ({error})", name=package) from error
 
     def create_in_main(self, spec):
@@ -125,7 +132,8 @@ def _hook_extension_modules(is_main: bool) -> None:
         if _is_standard(package):
             return create(self, spec)
         if not _erlang.is_main_only(package):
-            _erlang.import_in_main(package)
+            paths = [path for path in sys.path if isinstance(path, str)]
+            _erlang.import_in_main("\n".join([package, *paths]))
         return guarded(create, package, self, spec)
 
     def exec_module(self, module):
@@ -140,9 +148,23 @@ def _hook_extension_modules(is_main: bool) -> None:
         loader.create_module, loader.exec_module = create_module, exec_module
 
 
+# Packages that were being imported when something was refused here: if they then fail as well,
+# whatever they say, that is why.
+_importers: set[str] = set()
+
+
+def _packages_in_the_making() -> set[str]:
+    making = [name for name, module in list(sys.modules.items())
+              if getattr(getattr(module, "__spec__", None), "_initializing", False)]
+    return {name.partition(".")[0] for name in making} - {"__main__"}
+
+
 def is_main_only(name: str) -> bool:
-    """Whether the package of a module name is known to load in main only."""
-    return _erlang.is_main_only(name.partition(".")[0])
+    """Whether the package of a module, whose import has just failed, loads in main only."""
+    package = name.partition(".")[0]
+    if package in _importers and not _is_standard(package):
+        _erlang.mark_main_only(package)
+    return _erlang.is_main_only(package)
 
 
 def _top_level_imports(source: str) -> set[str]:
@@ -169,11 +191,13 @@ def imports_main_only(source: str) -> bool:
     for name in sorted(_top_level_imports(source)):
         if _is_standard(name):
             continue
-        if not _erlang.is_main_only(name) and name not in sys.modules:
+        if _erlang.is_main_only(name):
+            return True
+        if name not in sys.modules:
             try:
                 importlib.import_module(name)
             except Exception:
                 pass  # if that was a refusal it is known now; else the code itself reports it
-        if _erlang.is_main_only(name):
+        if name not in sys.modules and is_main_only(name):
             return True
     return False
