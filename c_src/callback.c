@@ -13,6 +13,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define INNER_DELAY_NS 50000000
+
 typedef enum { PENDING, ANSWERED, INTERRUPTED, UNSENT } callback_state_t;
 
 /* What is to be done when a callback nobody waits for is settled. */
@@ -177,6 +179,11 @@ static bool make_call(ErlNifEnv *env, callback_t *callback, const question_t *qu
     module_state_t *state = question->state;
     ERL_NIF_TERM parts[7];
 
+    if (!PyUnicode_Check(question->name)) {
+        PyErr_Format(PyExc_TypeError, "a function's name is a str, not %s",
+                     Py_TYPE(question->name)->tp_name);
+        return false;
+    }
     callback->binaries = origin->binaries;
     parts[0] = atom_py_callback;
     parts[2] = question->kind;
@@ -233,6 +240,13 @@ static bool is_settled(void *argument)
     callback_t *callback = argument;
 
     return atomic_load_explicit(&callback->state, memory_order_acquire) != PENDING;
+}
+
+/* When a thread that serves no request gives up: a little after the request that it belongs to, so
+ * that the chain's time ends from the outermost request inwards. */
+static int64_t thread_due(const origin_t *origin)
+{
+    return origin->deadline == CLOCK_NEVER ? CLOCK_NEVER : origin->deadline + INNER_DELAY_NS;
 }
 
 /* Waits until the callback is settled, at most until due; then it counts as interrupted. */
@@ -409,7 +423,7 @@ static PyObject *ask_as_thread(parker_t *parker, callback_t *callback, const que
     /* No interrupt reaches a thread that serves no request: it looks after itself. */
     enif_monitor_process(NULL, callback, &origin->context->process, &monitor);
     send_call(env, callback, origin, message);
-    wait_settled(callback, &spin, parker, origin->deadline);
+    wait_settled(callback, &spin, parker, thread_due(origin));
     Py_END_ALLOW_THREADS
     enif_free_env(env);
     return take_answer(question->state, callback);

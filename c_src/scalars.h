@@ -67,7 +67,7 @@ bool scalars_int_to_term(ErlNifEnv *env, PyObject *number, ERL_NIF_TERM *out);
  * Text as UTF-8. A str with lone surrogates is not text, and Erlang gets bytes that lose
  * nothing: the original ones when they came from undecodable bytes (surrogateescape,
  * U+DC80 to U+DCFF only, as in file names), else UTF-8 with the surrogates written like
- * any code point (surrogatepass). Both come back as `bytes`.
+ * any code point (surrogatepass), which comes back as `bytes`.
  */
 bool scalars_str_to_term(scalars_sink_t *sink, PyObject *text, ERL_NIF_TERM *out);
 

@@ -278,6 +278,7 @@ bool worker_enter(worker_t *worker, seat_t *seat, bool is_home)
     worker->current = NULL;
     worker->is_errand = false;
     worker->is_idle = false;
+    worker->spins = false;
     worker->is_parked = false;
     worker->is_lost = false;
     parker_init(&worker->parker);
@@ -458,6 +459,7 @@ queue_node_t *worker_next(worker_t *worker, void (*ended)(worker_t *), bool *end
             seat->active--;
     }
     *ends = worker->is_lost;
+    worker->spins = seat->home == worker;
     if (!worker->is_lost)
         node = take_locked(worker, false, &spawn);
     pthread_mutex_unlock(&seat->lock);
@@ -484,11 +486,11 @@ static bool has_arrivals(void *argument)
 }
 
 /* What came while the worker spun, or NULL with the worker entered among the idle. */
-static queue_node_t *spin_and_take(worker_t *worker, bool spins, bool *spawn)
+static queue_node_t *spin_and_take(worker_t *worker, bool *spawn)
 {
     seat_t *seat = worker->seat;
 
-    if (spins)
+    if (worker->spins)
         spin_until(&worker->spin, has_arrivals, worker);
     pthread_mutex_lock(&seat->lock);
     return worker->is_lost ? NULL : take_locked(worker, true, spawn);
@@ -501,7 +503,7 @@ queue_node_t *worker_wait(worker_t *worker)
     bool notified = true;
     bool spawn = false;
 
-    node = spin_and_take(worker, worker == seat->home, &spawn);
+    node = spin_and_take(worker, &spawn);
     while (node == NULL && !worker->is_lost && !is_done(worker, !notified)) {
         int64_t start = clock_now();
         int64_t due = worker == seat->home ? CLOCK_NEVER : start + seat->spare_keep;

@@ -39,6 +39,7 @@ typedef struct worker {
     queue_node_t *current; /* what it serves; NULL between requests */
     bool is_errand;        /* current needs no seat */
     bool is_idle;
+    bool spins; /* it was the home worker when it last looked; for its own thread */
     bool is_parked;
     bool is_lost; /* given up: nobody waits for it any more */
 } worker_t;

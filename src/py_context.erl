@@ -11,7 +11,7 @@
 -export([start_link/2, start_link/3, new/1, stop/1, destroy/1]).
 -export([call/4, call/5, call/6, call/7, eval/2, eval/3, eval/4, eval/5, exec/2, exec/3]).
 -export([create_local_env/1, get_nif_ref/1, get_interp_id/1, is_subinterp/1, interrupt/1, info/1]).
--export([place/1, pid_of/1, handle_place/1, run/2, mode/1, all/0]).
+-export([place/1, handle_place/1, run/2, mode/1, all/0]).
 
 %% gen_server
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2, terminate/2]).
@@ -207,14 +207,6 @@ place(Ctx) when is_pid(Ctx) ->
 place(_Ctx) ->
     py_options:misuse("a context is a pid").
 
-?DOC("The pid of a context's reference, `undefined` when it is gone.").
--spec pid_of(py_nif:context()) -> context() | undefined.
-pid_of(Ref) ->
-    case ets:match(?TABLE, {'$1', Ref, '_'}) of
-        [[Pid]] -> Pid;
-        [] -> undefined
-    end.
-
 ?DOC("Where the object of a handle lives.").
 -spec handle_place(reference()) -> {ok, py_request:place()} | error.
 handle_place(Handle) ->
@@ -313,18 +305,15 @@ handle_info({py_callback, Callback, Kind, Name, Args, Kwargs, Chain}, State) ->
     #{callbacks := Callbacks} = State,
     case py_callback:start(Kind, Callback, Name, Args, Kwargs, Chain) of
         replied -> {noreply, State};
-        {Pid, Monitor} -> {noreply, State#{callbacks := Callbacks#{Monitor => {Pid, Callback}}}}
+        Pid -> {noreply, State#{callbacks := Callbacks#{Pid => Callback}}}
     end;
-handle_info({'DOWN', Monitor, process, _Pid, Reason}, #{callbacks := Callbacks} = State) ->
-    case maps:take(Monitor, Callbacks) of
-        {{_, Callback}, Rest} ->
-            py_callback:down(Callback, Reason),
-            {noreply, State#{callbacks := Rest}};
-        error ->
-            {noreply, State}
-    end;
+handle_info({'EXIT', Pid, Reason}, #{callbacks := Callbacks} = State)
+  when is_map_key(Pid, Callbacks) ->
+    {Callback, Rest} = maps:take(Pid, Callbacks),
+    py_callback:down(Callback, Reason),
+    {noreply, State#{callbacks := Rest}};
 handle_info({py_callback_cancel, Callback}, #{callbacks := Callbacks} = State) ->
-    _ = [exit(Pid, kill) || {Pid, C} <- maps:values(Callbacks), C =:= Callback],
+    _ = [exit(Pid, kill) || {Pid, C} <- maps:to_list(Callbacks), C =:= Callback],
     {noreply, State};
 handle_info(py_replaced, #{ref := Ref, opts := Opts} = State) ->
     %% The interpreter got stuck and was replaced; what waits is served when it is prepared.
@@ -346,5 +335,5 @@ handle_info(_Info, State) ->
 terminate(Reason, #{ref := Ref, callbacks := Callbacks}) ->
     ets:delete(?TABLE, self()),
     py_nif:context_close(Ref, Reason),
-    _ = [exit(Pid, kill) || {Pid, _} <- maps:values(Callbacks)],
+    _ = [exit(Pid, kill) || Pid <- maps:keys(Callbacks)],
     ok.

@@ -11,7 +11,7 @@
 -export([implicit/1, in_context/2, in_env/3, start/2, start_response/2, cast/2, await/3]).
 -export([destination/1, implicitly/1, settled/2, with_timeout/2]).
 -export([call_in/6, eval_in/4, exec_in/3]).
--export([adopt/1, go_first/0, bind/1, unbind/0, binding/0, owner/0, where/0, remaining/1]).
+-export([adopt/2, go_first/0, bind/1, unbind/0, binding/0, owner/0, where/0, remaining/1]).
 
 -export_type([place/0, request/0]).
 
@@ -20,7 +20,7 @@
 -type binding() :: {index, pos_integer()} | {context, place()}.
 
 -record(py, {
-    owner :: py_nif:owner(),
+    owner :: undefined | py_nif:owner(), % undefined: not needed yet
     bound :: undefined | binding(),
     sticky :: undefined | place(),
     namespaces = #{} :: #{py_nif:context() => py_nif:namespace()},
@@ -30,6 +30,7 @@
 }).
 
 -define(KEY, '$py').
+-define(INNER_DELAY, 50). % ms
 
 %% ------------------------------------------------------------------------------------------
 %% Running a request
@@ -309,22 +310,21 @@ with_timeout(Request, Timeout) ->
 %% The chain
 %% ------------------------------------------------------------------------------------------
 
-?DOC("Makes the calling process part of a chain: it runs a callback of a request.").
--spec adopt({pid() | undefined, py_nif:context(), py_nif:namespace() | undefined,
-             non_neg_integer(), timeout(), boolean()}) -> ok.
-adopt({_Owner, Ctx, Namespace, Depth, Left, IsErrand}) ->
+?DOC("Makes the calling process part of a chain: it runs a callback of a request in a context.").
+-spec adopt(pid(), {pid() | undefined, py_nif:context(), py_nif:namespace() | undefined,
+                    non_neg_integer(), timeout(), boolean()}) -> ok.
+adopt(Pid, {_Owner, Ctx, Namespace, Depth, Left, IsErrand}) ->
+    %% A little late: the chain's time ends from the outermost request inwards, not with an inner
+    %% time-out that the code around it takes for an answer.
     Deadline = case Left of
                    infinity -> infinity;
-                   _ -> erlang:monotonic_time(millisecond) + Left
+                   _ -> erlang:monotonic_time(millisecond) + Left + ?INNER_DELAY
                end,
-    State = #py{owner = py_nif:owner(), depth = Depth, deadline = Deadline,
+    State = #py{depth = Depth, deadline = Deadline,
                 errand = case IsErrand of true -> ?FLAG_ERRAND; false -> 0 end},
     case Namespace of
-        undefined ->
-            store(State);
-        _ ->
-            store(State#py{sticky = {py_context:pid_of(Ctx), Ctx},
-                           namespaces = #{Ctx => Namespace}})
+        undefined -> store(State);
+        _ -> store(State#py{sticky = {Pid, Ctx}, namespaces = #{Ctx => Namespace}})
     end.
 
 ?DOC("The calling process's requests go to the head of the line, as a callback's do.").
@@ -349,13 +349,15 @@ cut(Timeout, Deadline) -> min(Timeout, max(0, Deadline - erlang:monotonic_time(m
 
 state() ->
     case get(?KEY) of
-        undefined ->
-            State = #py{owner = py_nif:owner()},
-            put(?KEY, State),
-            State;
-        State ->
-            State
+        #py{owner = Owner} = State when Owner =/= undefined -> State;
+        #py{} = State -> with_owner(State);
+        undefined -> with_owner(#py{})
     end.
+
+with_owner(State) ->
+    State1 = State#py{owner = py_nif:owner()},
+    put(?KEY, State1),
+    State1.
 
 store(State) ->
     put(?KEY, State),

@@ -24,7 +24,8 @@ groups() ->
         killed_callback, linked_process_dies, killed_caller, context_stopped,
         deadline, deadline_through_levels, deadline_between_callbacks, remaining_time,
         swallowed_interrupt, interrupted,
-        thread, thread_pool, thread_deadline, thread_ends_later, no_origin,
+        thread, thread_pool, thread_deadline, thread_of_a_stopped_context,
+        thread_ends_later, no_origin,
         nested_in_order, gen_server_between, crossed_contexts, many_reentrant, pool_map,
         lock_across_call, lock_across_nested_call, import_lock, logging_handler,
         short_callback_beside_long_work, rlock_across_nested_call, sqlite_connection,
@@ -44,6 +45,12 @@ init_per_testcase(_Case, Config) ->
 
 %% Whatever a case did: no message is left, no slot is taken, the threads are few.
 end_per_testcase(_Case, Config) ->
+    case proplists:get_value(tc_status, Config) of
+        ok -> nothing_left(Config);
+        _ -> ok
+    end.
+
+nothing_left(Config) ->
     Most = proplists:get_value(threads, Config) + 40,
     try
         [] = py_modes:messages(),
@@ -142,6 +149,7 @@ ways_to_call(_) ->
          ?assertEqual({ok, 2}, py:eval(<<"erlang.call('add_one', 1)">>)),
          ?assertEqual({ok, 2}, py:eval(<<"erlang.add_one(1)">>)),
          ?assertEqual({ok, 2}, py:eval(<<"getattr(erlang, 'add_one')(1)">>)),
+         ?assertEqual({ok, 2}, py:eval(<<"erlang.call(erlang.Atom('add_one'), 1)">>)),
          ok = exec("from erlang import add_one, call\nx = add_one(1) + call('add_one', 1)"),
          ?assertEqual({ok, 4}, py:eval(<<"x">>)),
          ok = py:unregister_function(Name)
@@ -162,14 +170,14 @@ unregistered(_) ->
     ?assertMatch({error, {'ImportError', _}}, py:exec(<<"from erlang import no_such_function">>)),
     ?assertEqual({ok, false}, py:eval(<<"hasattr(erlang, 'no_such_function')">>)),
     %% What tools ask every module for is not looked for among the functions.
-    ok = py:register_function('__path__', fun(_) -> 1 end),
-    ?assertEqual({ok, [false, false, false]},
-                 py:eval(<<"[hasattr(erlang, n) for n in ('__path__', '__wrapped__', '_x')]">>)),
+    ok = py:register_function('__wrapped__', fun(_) -> 1 end),
+    ?assertEqual({ok, [false, false]},
+                 py:eval(<<"[hasattr(erlang, n) for n in ('__wrapped__', '_x')]">>)),
     {error, {'CallbackError', Text}} = py:eval(<<"erlang.call('no_such_function')">>),
     ?assertNotEqual(nomatch, string:find(Text, "no_such_function")),
     {error, {_, Text2}} = py:eval(<<"erlang.no_such_function">>),
     ?assertNotEqual(nomatch, string:find(Text2, "no_such_function")),
-    ok = forget(['__path__']).
+    ok = forget(['__wrapped__']).
 
 register_again(_) ->
     ok = exec("import erlang"),
@@ -193,7 +201,8 @@ misuse(_) ->
     ok = exec("import erlang"),
     ?assertMatch({error, {'TypeError', _}}, py:eval(<<"erlang.call()">>)),
     ?assertMatch({error, {'TypeError', _}}, py:eval(<<"erlang.call(name='f')">>)),
-    ?assertMatch({error, {'TypeError', _}}, py:eval(<<"erlang.call(1)">>)).
+    [?assertMatch({error, {'TypeError', _}}, py:eval(<<"erlang.call(", Name/binary, ")">>))
+     || Name <- [<<"1">>, <<"None">>, <<"b'f'">>, <<"['f']">>]].
 
 %% Every form of request may call back.
 forms_of_request(Config) ->
@@ -356,7 +365,7 @@ register_level() ->
               "    answer = erlang.call('level', n, most)\n"
               "    if isinstance(answer, tuple):\n"
               "        if answer[0] == 'ok': return answer[1]\n"
-              "        raise RecursionError(answer[1][1])\n"
+              "        raise RecursionError(''.join(map(chr, answer[1][1])))\n"
               "    return answer\n"
               "def start(most): return next_level(1, most)").
 
@@ -474,7 +483,7 @@ error_classes(_) ->
     ?assertMatch({ok, {<<"exit">>, {<<"bad">>, 3}, [_ | _], _}}, f(<<"exit">>)),
     ?assertMatch({ok, {<<"exit">>, <<"normal">>, _, _}}, f(<<"exit normal">>)),
     ?assertMatch({ok, {<<"error">>, <<"badarith">>, _, _}}, f(<<"badarith">>)),
-    ?assertMatch({ok, {<<"error">>, <<"undef">>, _, _}}, f(<<"clause">>)),
+    ?assertMatch({ok, {<<"error">>, <<"undef">>, [_ | _], _}}, f(<<"clause">>)),
     ?assertMatch({ok, {<<"error">>, <<"function_clause">>, [_ | _], _}}, f(<<"unknown">>)),
     {ok, {<<"exit">>, Pid, _, _}} = f(<<"pid">>),
     ?assert(is_pid(Pid)),
@@ -513,7 +522,7 @@ errors_through_levels(_) ->
               "def outermost(): return erlang.call('middle')"),
     {error, {'CallbackError', Text}} = py:call('__main__', outermost, []),
     [?assertNotEqual(nomatch, string:find(Text, Part), Part)
-     || Part <- ["KeyError", "missing", "badmatch", "callback_SUITE"]],
+     || Part <- ["KeyError", "missing", "no match of", "callback_SUITE"]],
     ok = forget([middle]).
 
 unconvertible_result(_) ->
@@ -696,28 +705,30 @@ deadline_between_callbacks(_) ->
     ?assertEqual({ok, 2}, py:eval(<<"1 + 1">>)),
     ok = forget([same]).
 
-%% What is left of the chain's time is the default in a callback, and cuts what is asked for.
+%% What is left of the chain's time is the default in a callback, and cuts what is asked for: the
+%% inner request ends with the outer one.
 remaining_time(_) ->
     Self = self(),
     ok = py:register_function(wait_in_python, fun([How]) ->
-             Begin = erlang:monotonic_time(millisecond),
-             Timeout = case How of <<"default">> -> [#{}]; _ -> [#{}, infinity] end,
-             Ref = apply(py, spawn_call, ['__main__', pause, [] | Timeout]),
-             Result = py:await(Ref, infinity),
-             Self ! {result, Result, erlang:monotonic_time(millisecond) - Begin},
+             Timeout = case How of <<"default">> -> []; _ -> [infinity] end,
+             Self ! {result, apply(py, call, ['__main__', pause, [Self], #{} | Timeout])},
              none
          end),
-    ok = exec("import erlang, time\ndef pause():\n    for _ in range(100): time.sleep(0.01)\n"
+    ok = exec("import erlang, time\n"
+              "def pause(pid):\n"
+              "    try:\n"
+              "        for _ in range(100): time.sleep(0.01)\n"
+              "    except BaseException as e:\n"
+              "        erlang.send(pid, type(e).__name__)\n"
               "def f(how): return erlang.call('wait_in_python', how)"),
-    {ok, none} = py:call('__main__', f, [default], #{}, 5000),
-    receive {result, {ok, none}, _} -> ok after 5000 -> error(no_result) end,
+    {ok, none} = py:call('__main__', f, [default], #{}, 10000),
+    receive {result, {ok, none}} -> ok after 5000 -> error(no_result) end,
     [begin
          {Time, Result} = py_modes:elapsed(fun() -> py:call('__main__', f, [How], #{}, 300) end),
          ?assertEqual({error, timeout}, Result),
-         ?assert(Time < 300 + ?LATE, Time)
+         ?assert(Time < 300 + ?LATE, Time),
+         receive <<"Interrupt">> -> ok after 5000 -> error(not_interrupted) end
      end || How <- [default, infinity]],
-    receive {result, Late, _} -> ?assertEqual({error, timeout}, Late) after 500 -> ok end,
-    receive {result, Late2, _} -> ?assertEqual({error, timeout}, Late2) after 0 -> ok end,
     ok = forget([wait_in_python]).
 
 %% Code that goes on after the Interrupt gets it again; its later callbacks fail at once.
@@ -830,6 +841,28 @@ thread_deadline(_) ->
     Pid = receive {waits, P} -> P after 5000 -> error(no_callback) end,
     receive <<"Interrupt">> -> ok after 5000 -> error(not_interrupted) end,
     py_modes:wait_until(fun() -> not is_process_alive(Pid) end),
+    ok = forget([wait]).
+
+%% A thread waits for a callback without a deadline when its context ends.
+thread_of_a_stopped_context(Config) ->
+    Self = self(),
+    ok = py:register_function(wait, fun([]) -> Self ! {waits, self()}, receive never -> ok end end),
+    [begin
+         {ok, Ctx} = py_context:start_link(901, py_modes:mode(Config)),
+         unlink(Ctx),
+         ok = py:exec(Ctx, <<"import erlang, threading\n"
+                             "def run(pid):\n"
+                             "    try:\n"
+                             "        erlang.call('wait')\n"
+                             "    except BaseException as e:\n"
+                             "        erlang.send(pid, type(e).__name__)\n"
+                             "def f(pid): threading.Thread(target=run, args=(pid,)).start()">>),
+         ?assertEqual({ok, none}, py:call(Ctx, '__main__', f, [Self])),
+         Pid = receive {waits, P} -> P after 5000 -> error(no_callback) end,
+         Stop(Ctx),
+         receive <<"Interrupt">> -> ok after 5000 -> error(not_interrupted) end,
+         py_modes:wait_until(fun() -> not is_process_alive(Pid) end)
+     end || Stop <- [fun py_context:stop/1, fun(Ctx) -> exit(Ctx, kill) end]],
     ok = forget([wait]).
 
 %% A thread may outlive its request: it still belongs to the process that made that.
@@ -966,7 +999,12 @@ pool_map(Config) ->
         Expected = {ok, [I * I || I <- lists:seq(0, 99)]},
         ?assertEqual(Expected, py:call('__main__', f, [100])),
         ok = py_semaphore:set_max_concurrent(1),
-        ?assertEqual(Expected, py:call('__main__', f, [100]))
+        ?assertEqual(Expected, py:call('__main__', f, [100])),
+        %% All eight are in Python at the same time.
+        ok = exec("import threading\n"
+                  "barrier = threading.Barrier(8, timeout=10)\n"
+                  "def square(x): barrier.wait(); return x * x"),
+        ?assertEqual({ok, [I * I || I <- lists:seq(0, 7)]}, py:call('__main__', f, [8]))
     end).
 
 %% A Python lock is held across a callback while another request of the context blocks on it.
@@ -1078,36 +1116,38 @@ logging_handler(Config) ->
 %% A callback of 100 ms is not held up by another request of its context that computes for long.
 short_callback_beside_long_work(Config) ->
     with_each(Config, fun() ->
-        Ctx = py:context(1),
         Self = self(),
-        ok = py:register_function(pause, fun([]) ->
-                 Self ! waiting, timer:sleep(100), none
+        ok = py:register_function(pause, fun([Nested]) ->
+                 Self ! waiting,
+                 timer:sleep(100),
+                 [{ok, 4.0} = py:call(py:context(1), math, sqrt, [16]) || Nested],
+                 none
              end),
-        Code = <<"import erlang, time\n"
-                 "def short(): return erlang.call('pause')\n"
-                 "def long():\n"
-                 "    end = time.monotonic() + 3\n"
-                 "    while time.monotonic() < end: pass">>,
-        Caller = spawn_link(fun() ->
-            ok = py:exec(Ctx, Code),
-            Self ! ready,
-            [receive go -> Self ! {short, py_modes:elapsed(fun() ->
-                 py:call(Ctx, '__main__', short, [])
-             end)} end || _ <- [1, 2, 3]]
-        end),
-        receive ready -> ok after 5000 -> error(not_ready) end,
-        ok = py:exec(Ctx, Code),
-        %% Three in the 3 s; the machine is busy with other things: the best counts.
-        Caller ! go,
-        receive waiting -> ok after 5000 -> error(no_callback) end,
-        Long = py:spawn_call(Ctx, '__main__', long, []),
-        First = receive {short, {T1, {ok, none}}} -> T1 after 5000 -> error(no_answer) end,
-        ?assert(First < 300 orelse First < 600, First),
-        ?assertEqual({ok, none}, py:await(Long)),
-        unlink(Caller),
-        exit(Caller, kill),
-        ?assert(First < 600, First)
+        [?assert(best_beside_long_work(Nested, 3) < 300) || Nested <- [false, true]]
     end).
+
+%% The machine is busy with other things: the best of some attempts counts.
+best_beside_long_work(Nested, Attempts) ->
+    Ctx = py:context(1),
+    Code = <<"import erlang, time\n"
+             "def short(nested): return erlang.call('pause', nested)\n"
+             "def long():\n"
+             "    end = time.monotonic() + 3\n"
+             "    while time.monotonic() < end: pass">>,
+    ok = py:exec(Ctx, Code),
+    {Pid, Monitor} = spawn_monitor(fun() ->
+        ok = py:exec(Ctx, Code),
+        exit(py_modes:elapsed(fun() -> py:call(Ctx, '__main__', short, [Nested]) end))
+    end),
+    receive waiting -> ok after 5000 -> error(no_callback) end,
+    Long = py:spawn_call(Ctx, '__main__', long, []),
+    Time = receive {'DOWN', Monitor, _, Pid, {T, {ok, none}}} -> T after 5000 -> error(no_answer) end,
+    ok = py_context:interrupt(Ctx),
+    ?assertEqual({error, interrupted}, py:await(Long)),
+    case Time < 300 orelse Attempts =:= 1 of
+        true -> Time;
+        false -> best_beside_long_work(Nested, Attempts - 1)
+    end.
 
 %% A nested call wants a lock that its own outer frame holds: that cannot be helped before the
 %% deadline, and does no harm after it.

@@ -220,24 +220,26 @@ python_key(Container) when is_list(Container); is_map(Container) -> throw(refuse
 python_key(Term) -> Term.
 
 %% Whether there is a reason for the error at the end of the path.
-is_refused(Why, Term, [Step | Path]) when is_list(Term), is_integer(Step) ->
-    Why =/= improper_list andalso is_refused(Why, lists:nth(Step, Term), Path);
-is_refused(Why, Term, [Step | Path]) when is_tuple(Term) ->
-    is_refused(Why, element(Step, Term), Path);
-is_refused(Why, Map, [Key]) when Why =:= duplicate_key; Why =:= unhashable_key ->
-    maps:is_key(Key, Map) andalso
-        try [python_key(K) || K <- maps:keys(Map)] of
-            Keys -> Why =:= duplicate_key andalso length(lists:usort(Keys)) < length(Keys)
-        catch
-            throw:refused -> true
-        end;
-is_refused(Why, Map, [Key | Path]) when is_map(Map) ->
+is_refused(Why, [Head | _], [1 | Path]) ->
+    is_refused(Why, Head, Path);
+is_refused(Why, [_ | Tail], [Step | Path]) when is_integer(Step), Step > 1 ->
+    is_refused(Why, Tail, [Step - 1 | Path]);
+is_refused(Why, Tuple, [Step | Path]) when is_tuple(Tuple), Step >= 1, Step =< tuple_size(Tuple) ->
+    is_refused(Why, element(Step, Tuple), Path);
+is_refused(Why, Map, [Key]) when is_map_key(Key, Map),
+                                 (Why =:= duplicate_key orelse Why =:= unhashable_key) ->
+    try [python_key(K) || K <- maps:keys(Map)] of
+        Keys -> Why =:= duplicate_key andalso length(lists:usort(Keys)) < length(Keys)
+    catch
+        throw:refused -> true
+    end;
+is_refused(Why, Map, [Key | Path]) when is_map_key(Key, Map) ->
     %% In the value or in the key itself.
     is_refused(Why, maps:get(Key, Map), Path) orelse is_refused(Why, Key, Path);
 is_refused(bitstring, Term, []) ->
     is_bitstring(Term) andalso not is_binary(Term);
 is_refused(improper_list, Term, []) ->
-    is_list(Term) andalso not (is_list(Term) andalso is_proper(Term));
+    is_list(Term) andalso not is_proper(Term);
 is_refused(_, _, _) ->
     false.
 
@@ -255,7 +257,7 @@ any_term() ->
     ?SIZED(Size, any_term(Size)).
 
 any_term(0) ->
-    scalar();
+    scalar_or_refused();
 any_term(Size) ->
     Inner = ?LAZY(any_term(Size div 3)),
     proper_types:frequency(
@@ -263,7 +265,7 @@ any_term(Size) ->
          {2, ?LET(Items, proper_types:resize(Size, proper_types:list(Inner)), list_to_tuple(Items))},
          {3, ?LET(Pairs, proper_types:resize(Size, proper_types:list({key(Size div 3), Inner})),
                   maps:from_list(Pairs))},
-         {1, ?LET({N, Item}, {proper_types:integer(0, 200), Inner}, lists:duplicate(N, Item))}]).
+         {1, ?LET({N, Item}, {proper_types:integer(0, 50), Inner}, lists:duplicate(N, Item))}]).
 
 key(Size) ->
     proper_types:frequency([{10, hashable(Size)}, {2, near_key()}, {1, any_term(Size div 3)}]).
@@ -282,6 +284,10 @@ scalar() ->
     proper_types:frequency(
         [{4, plain_scalar()}, {2, any_atom()}, {2, some_bytes()}, {1, {bytes, some_bytes()}},
          {1, identifier()}]).
+
+%% With this a large term is mostly refused.
+scalar_or_refused() ->
+    proper_types:frequency([{50, scalar()}, {1, <<5:3>>}, {1, [1 | 2]}]).
 
 plain_scalar() ->
     proper_types:oneof([small_integer(), any_integer(), proper_types:float(), some_float(), some_text(), true,

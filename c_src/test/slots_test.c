@@ -190,6 +190,35 @@ static void no_overtaking(void)
     free(items);
 }
 
+/* Nested requests get slots beyond the maximum when none was given between two looks. */
+static void nested_in_a_hurry(void)
+{
+    item_t *items = begin(1, 5);
+
+    check(slots_watch(&slots));
+    check(!slots_watch(&slots));
+    check(!slots_hurry(&slots)); /* nobody is in line */
+    check(slots_try(&slots));
+    for (int i = 0; i < 4; i++)
+        check(!slots_admit(&slots, &items[i].node, i >= 1));
+    release(); /* the first nested one gets the slot */
+    check(started_count == 1 && started[0] == 1);
+    atomic_store(&items[3].is_cancelled, true);
+    check(slots_watch(&slots));
+    check(slots_hurry(&slots)); /* one was started meanwhile */
+    check(started_count == 1);
+    check(!slots_hurry(&slots));
+    check(started_count == 2 && started[1] == 2 && dropped_count == 1);
+    check(taken() == 2 && waiting() == 1);
+    release();
+    check(started_count == 2);
+    release();
+    check(started_count == 3 && started[2] == 0);
+    release();
+    check(taken() == 0 && waiting() == 0);
+    free(items);
+}
+
 /* ---- many threads ---- */
 
 #define ADMITTERS 3
@@ -356,6 +385,7 @@ int main(void)
     test_case("cancelled_need_no_slot", cancelled_need_no_slot);
     test_case("another_maximum", another_maximum);
     test_case("no_overtaking", no_overtaking);
+    test_case("nested_in_a_hurry", nested_in_a_hurry);
     test_case("many_threads", many_threads);
     test_case("many_threads_one_slot", many_threads_one_slot);
     test_case("many_threads_that_park", many_threads_that_park);

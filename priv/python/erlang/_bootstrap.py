@@ -3,7 +3,7 @@
 Called by the C library only. A sub-interpreter cannot load every extension module,
 and some break for the whole process when a sub-interpreter is the first to import them.
 So before a sub-interpreter loads one from outside the standard library, the main
-interpreter imports its top-level package, once; if the sub-interpreter is then refused,
+interpreter imports it with its package, once; if the sub-interpreter is then refused,
 the package is remembered as main-only.
 """
 
@@ -68,6 +68,7 @@ def finish(seconds: float = 0.5) -> None:
 
     A pool that is busy keeps its threads; the interpreter is left behind then.
     """
+    _forget_this_thread()
     pools = sys.modules.get("concurrent.futures.thread")
     if pools is None:
         return
@@ -83,6 +84,14 @@ def finish(seconds: float = 0.5) -> None:
         thread.join(max(0.0, end - time.monotonic()))
 
 
+def _forget_this_thread() -> None:
+    """Lets go of what threading keeps for a thread that it did not start: later, in 3.13.0, that
+    fails because the module is gone."""
+    info = getattr(sys.modules.get("threading"), "_thread_local_info", None)
+    if info is not None:
+        info.__dict__.clear()
+
+
 def import_anchors(_unused: str) -> None:
     """Imports in the main interpreter what own-GIL interpreters share badly."""
     for name in ANCHORS:
@@ -93,7 +102,7 @@ def import_anchors(_unused: str) -> None:
 
 
 def import_package(request: str) -> None:
-    """Imports a package in the main interpreter on behalf of a sub-interpreter.
+    """Imports a module with its package in the main interpreter on behalf of a sub-interpreter.
 
     The first line is its name, the others are the sub-interpreter's sys.path: what only that
     one knows is searched last.
@@ -133,7 +142,7 @@ def _hook_extension_modules(is_main: bool) -> None:
             return create(self, spec)
         if not _erlang.is_main_only(package):
             paths = [path for path in sys.path if isinstance(path, str)]
-            _erlang.import_in_main("\n".join([package, *paths]))
+            _erlang.import_in_main("\n".join([spec.name, *paths]))
         return guarded(create, package, self, spec)
 
     def exec_module(self, module):
