@@ -584,20 +584,26 @@ PyObject *callback_send(module_state_t *state, PyObject *pid, PyObject *object)
 
 PyObject *callback_whereis(module_state_t *state, PyObject *name)
 {
-    const char *text = PyUnicode_AsUTF8(name);
+    PyObject *latin1 = PyUnicode_AsLatin1String(name);
     ErlNifEnv *env;
     PyObject *result = NULL;
     ERL_NIF_TERM atom;
     ErlNifPid pid;
 
-    if (text == NULL)
+    if (latin1 == NULL && PyErr_ExceptionMatches(PyExc_UnicodeEncodeError)) {
+        PyErr_Clear(); /* no process has such a name before OTP 26 can be asked for it */
+        Py_RETURN_NONE;
+    }
+    if (latin1 == NULL)
         return NULL;
     env = enif_alloc_env();
-    if (enif_make_existing_atom(env, text, &atom, ERL_NIF_LATIN1) &&
+    if (enif_make_existing_atom_len(env, PyBytes_AS_STRING(latin1), (size_t)PyBytes_GET_SIZE(latin1),
+                                    &atom, ERL_NIF_LATIN1) &&
         enif_whereis_pid(NULL, atom, &pid))
         result = terms_from_term(state, env, enif_make_pid(env, &pid));
     else
         result = Py_NewRef(Py_None);
     enif_free_env(env);
+    Py_DECREF(latin1);
     return result;
 }

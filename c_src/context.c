@@ -67,6 +67,7 @@ ERL_NIF_TERM context_open(ErlNifEnv *env, ERL_NIF_TERM mode, interp_kind_t kind,
     context->mode = mode;
     context->env = enif_alloc_env();
     context->reason = atom_undefined;
+    atomic_init(&context->namespaces, 0);
     atomic_init(&context->closed, OPEN);
     enif_self(env, &context->process);
     if (context->env != NULL && open_executor(context, env, kind, tag)) {

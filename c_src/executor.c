@@ -57,6 +57,7 @@ void pyworker_attach(pyworker_t *self)
         return;
     PyEval_RestoreThread(self->thread);
     self->is_attached = true;
+    self->now = clock_now();
 }
 
 void pyworker_detach(pyworker_t *self)
@@ -460,7 +461,8 @@ void executor_info(executor_t *executor, ErlNifEnv *env, ERL_NIF_TERM *parts)
         if (worker->is_parked)
             parked++;
         else if (request != NULL && request->job.kind == JOB_REQUEST)
-            running = enif_make_int64(env, clock_now() - request->started);
+            running = enif_make_tuple2(env, enif_make_uint64(env, request_token(request)),
+                                       enif_make_int64(env, clock_now() - request->started));
     }
     parts[8] = enif_make_uint64(env, seat_waiting(&executor->seat));
     parts[4] = enif_make_int(env, executor->seat.workers);

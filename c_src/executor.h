@@ -100,8 +100,8 @@ executor_t *executor_pool_next(void);
 /* Gives what another executor of the main interpreter leaves behind to one that goes on. */
 void executor_adopt_drops(void);
 
-/* Fills parts[9]: interpreter id, calls, errors, busy ns, threads, lost threads, running ns |
- * undefined, parked, queued. */
+/* Fills parts[9]: interpreter id, calls, errors, busy ns, threads, lost threads, {running
+ * request's token, ns} | undefined, parked, queued. */
 void executor_info(executor_t *executor, ErlNifEnv *env, ERL_NIF_TERM *parts);
 
 /* Sets the process that gets {py_event, What} (threads given up, interpreters left). */

@@ -104,7 +104,7 @@ static ERL_NIF_TERM message_to_term(ErlNifEnv *env, PyObject *exception)
     if (text != NULL && compat_str_ready(text))
         term = code_points(env, text);
     else
-        term = chars_to_list(env, "(the exception has no message: its __str__ failed)");
+        term = chars_to_list(env, "<exception str() failed>");
     Py_XDECREF(text);
     PyErr_Clear();
     return term;

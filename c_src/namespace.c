@@ -16,6 +16,7 @@ static void destroy(ErlNifEnv *env, void *object)
         interp_drop(self->interp, self->drop);
         interp_release(self->interp);
         atomic_fetch_sub(&count, 1);
+        atomic_fetch_sub(&self->context->namespaces, 1);
     }
     context_release(self->context);
 }
@@ -103,6 +104,7 @@ PyObject *namespace_dict(namespace_t *self, module_state_t *state)
         self->interp = interp_acquire(interp);
         self->drop = drop;
         atomic_fetch_add(&count, 1);
+        atomic_fetch_add(&self->context->namespaces, 1);
         atomic_store(&self->is_made, true);
         drop = NULL;
     }

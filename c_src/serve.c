@@ -61,7 +61,6 @@ static bool serve_request(pyworker_t *self, request_t *request)
         pyworker_attach(self); /* whatever happens: an interrupt may have to be cleared */
         if (!worker_has(&self->worker, &request->job.node))
             return false; /* that took so long that the interpreter was replaced */
-        self->now = clock_now();
     }
     self->parked_ns = 0;
     started = self->now;

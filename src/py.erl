@@ -396,12 +396,11 @@ memory_stats(Ctx) ->
     stats(call(Ctx, <<"erlang._setup">>, <<"memory_stats">>, [])).
 
 stats({ok, Stats}) ->
-    {ok, maps:from_list([{binary_to_existing_atom(Key), Value} || {Key, Value} <- maps:to_list(Stats),
-                         lists:member(Key, [<<"gc_stats">>, <<"gc_count">>, <<"gc_threshold">>,
-                                            <<"traced_memory_current">>, <<"traced_memory_peak">>])])};
+    Keys = [{<<"gc_stats">>, gc_stats}, {<<"gc_count">>, gc_count}, {<<"gc_threshold">>, gc_threshold},
+            {<<"traced_memory_current">>, traced_memory_current},
+            {<<"traced_memory_peak">>, traced_memory_peak}],
+    {ok, maps:from_list([{Key, maps:get(Name, Stats)} || {Name, Key} <- Keys, is_map_key(Name, Stats)])};
 stats(Error) ->
-    %% These are the keys above, as atoms.
-    _ = [gc_stats, gc_count, gc_threshold, traced_memory_current, traced_memory_peak],
     Error.
 
 ?DOC("Runs Python's garbage collector: how many unreachable objects it found.").

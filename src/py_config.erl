@@ -19,6 +19,7 @@
 load() ->
     try maps:from_list([{Key, setting(Key, Default, Check)} || {Key, Default, Check} <- table()]) of
         Settings ->
+            warn_unknown(Settings),
             persistent_term:put(?TERM, Settings),
             persistent_term:put(?HOT, {base_flags(Settings), maps:get(overload_wait, Settings)}),
             ok
@@ -49,6 +50,12 @@ overload_wait(Timeout) ->
 format_error({bad_setting, Key, Value, Allowed}) ->
     lists:flatten(io_lib:format("erlang_python: the setting ~p is ~p; allowed is ~s",
                                 [Key, Value, Allowed])).
+
+warn_unknown(Settings) ->
+    Unknown = [Key || {Key, _} <- application:get_all_env(erlang_python),
+                      not is_map_key(Key, Settings), Key =/= included_applications],
+    Unknown =:= [] orelse
+        logger:warning("erlang_python: these settings do not exist: ~p", [Unknown]).
 
 base_flags(#{traceback := Traceback, binary := Binary}) ->
     case Traceback of true -> ?FLAG_TRACEBACK; false -> 0 end

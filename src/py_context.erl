@@ -151,17 +151,24 @@ interrupt(Ctx) ->
         _ -> not_running
     end.
 
-?DOC("What the context is and does. Times in milliseconds; `running_ms` is `undefined` when idle.").
+?DOC("What the context is and does: `mode`, `interp_id`, `queued`, `running` (an id) and `running_ms`\n"
+     "(`undefined` when idle), `parked`, `calls`, `errors`, `busy_ms`, `namespaces`, `threads`,\n"
+     "`lost_threads`. Its memory is `py:memory_stats/1`.").
 -spec info(context()) -> map() | {error, term()}.
 info(Ctx) ->
     case place(Ctx) of
         {ok, {Pid, Ref}} ->
-            {Mode, Interp, Calls, Errors, Busy, Threads, Lost, Running, Parked, Queued} =
+            {Mode, Interp, Calls, Errors, Busy, Threads, Lost, Running, Parked, Queued,
+             Namespaces} =
                 py_nif:context_info(Ref),
             #{pid => Pid, mode => Mode, interp_id => Interp, calls => Calls, errors => Errors,
               busy_ms => Busy div 1000000, threads => Threads, lost_threads => Lost,
-              parked => Parked, queued => Queued,
-              running_ms => case Running of undefined -> undefined; _ -> Running div 1000000 end};
+              parked => Parked, queued => Queued, namespaces => Namespaces,
+              running => case Running of undefined -> undefined; {Token, _} -> Token end,
+              running_ms => case Running of
+                                undefined -> undefined;
+                                {_, Ns} -> Ns div 1000000
+                            end};
         Error ->
             Error
     end.

@@ -85,7 +85,7 @@ handle_info(_Info, State) ->
 sentence(thread_given_up) ->
     "a thread did not stop within interrupt_grace and was given up; another serves in its place";
 sentence(left_behind) ->
-    "its interpreter was left behind when it closed, because other threads are still inside".
+    "its interpreter was left behind, because threads that cannot be ended are still inside".
 
 ?HIDDEN.
 terminate(_Reason, _State) ->

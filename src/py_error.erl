@@ -9,6 +9,8 @@
 -spec format(term()) -> unicode:chardata().
 format({error, Reason}) ->
     format(Reason);
+format({Class, Message, []}) when is_list(Message) ->
+    last_line(Class, Message);
 format({Class, Message, Traceback}) when is_list(Message), is_list(Traceback) ->
     ["Traceback (most recent call last):\n", [frame(Frame) || Frame <- Traceback],
      last_line(Class, Message)];

@@ -1,8 +1,8 @@
 -module(py_nif).
 
 -include("py_doc.hrl").
-?MODULEDOC("The NIF's functions. Only py_request, py_context, py_engine, py_semaphore, py_callback and py\n"
-           "call them; `context_exec/3`, `context_eval/4` and `context_call/6` are for everybody.").
+?MODULEDOC("The NIF's functions. Only py, py_request, py_async, py_context, py_context_router,\n"
+           "py_engine, py_semaphore and py_callback call them; `context_exec/3`, `context_eval/4` and `context_call/6` are for everybody.").
 
 %% API
 -export([context_call/6, context_eval/4, context_exec/3]).

@@ -56,11 +56,29 @@ def setup(kind: str) -> None:
     import signal  # noqa: F401  now, while the VM's handlers are put back afterwards
     import threading  # noqa: F401  early, so that the home thread is its main thread
 
+    _be_main_thread()
+
     sys.stdin = ClosedInput()
     from erlang import _threads
 
     _threads.install()
     _hook_extension_modules(kind == "main")
+
+
+def _be_main_thread() -> None:
+    # From 3.13 a sub-interpreter takes the main interpreter's thread for its main thread.
+    import _thread
+    import threading
+
+    main, ident = threading.main_thread(), threading.get_ident()
+    if main.ident == ident:
+        return
+    with threading._active_limbo_lock:
+        threading._active.pop(main._ident, None)
+        main._ident = ident
+        if hasattr(main, "_handle"):
+            main._handle = _thread._make_thread_handle(ident)
+        threading._active[ident] = main
 
 
 def finish(seconds: float = 0.5) -> None:
