@@ -509,12 +509,11 @@ static completion_t *new_completion(const origin_t *origin, callback_t *callback
     return completion;
 }
 
-static void free_completion(completion_t *completion)
+static void empty_completion(completion_t *completion)
 {
     Py_DECREF(completion->done);
     enif_release_resource(completion->callback);
     context_release(completion->context);
-    free(completion);
 }
 
 PyObject *callback_start(module_state_t *state, PyObject *name, PyObject *arguments,
@@ -535,10 +534,12 @@ PyObject *callback_start(module_state_t *state, PyObject *name, PyObject *argume
     completion = new_completion(&origin, callback, done);
     callback->completion = completion;
     ok = completion != NULL && make_call(env, callback, &question, &origin, &message);
-    if (ok)
+    if (ok) {
         send_call(env, callback, &origin, message);
-    else if (completion != NULL)
-        free_completion(completion);
+    } else if (completion != NULL) {
+        empty_completion(completion);
+        free(completion);
+    }
     enif_free_env(env);
     enif_release_resource(callback);
     return ok ? Py_NewRef(Py_None) : NULL;
@@ -558,7 +559,7 @@ void callback_complete(module_state_t *state, job_t *job)
     Py_XDECREF(result);
     Py_XDECREF(value);
     Py_XDECREF(error);
-    free_completion(completion);
+    empty_completion(completion);
 }
 
 /* ---- messages ---- */

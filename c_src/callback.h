@@ -32,7 +32,8 @@ PyObject *callback_call(module_state_t *state, ERL_NIF_TERM kind, PyObject *name
 PyObject *callback_start(module_state_t *state, PyObject *name, PyObject *arguments,
                          PyObject *keywords, PyObject *done);
 
-/* Calls `done` of a callback that was settled (JOB_COMPLETION); takes the job. GIL: held. */
+/* Calls `done` of a callback that was settled (JOB_COMPLETION). The job is freed by its
+ * server afterwards. GIL: held. */
 void callback_complete(module_state_t *state, job_t *job);
 
 /* Sends term to a Pid of this node; True, False if that process is gone. NULL with an exception

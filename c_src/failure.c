@@ -184,11 +184,12 @@ static ERL_NIF_TERM traceback_to_term(ErlNifEnv *env, PyObject *exception)
 static ERL_NIF_TERM plain_reason(ErlNifEnv *env, PyObject *exception, bool traceback)
 {
     ERL_NIF_TERM class = class_to_term(env, Py_TYPE(exception));
+    /* Before the message: its __str__ may raise the exception once more. */
+    ERL_NIF_TERM entries = traceback ? traceback_to_term(env, exception) : 0;
     ERL_NIF_TERM message = message_to_term(env, exception);
 
-    if (!traceback)
-        return enif_make_tuple2(env, class, message);
-    return enif_make_tuple3(env, class, message, traceback_to_term(env, exception));
+    return traceback ? enif_make_tuple3(env, class, message, entries)
+                     : enif_make_tuple2(env, class, message);
 }
 
 static ERL_NIF_TERM stop_reason(module_state_t *state, ErlNifEnv *env, PyObject *exception)

@@ -109,7 +109,7 @@ static void finish(queue_node_t *node)
 
     if (job->kind == JOB_REQUEST)
         request_end((request_t *)job);
-    else if (job->kind == JOB_INTERRUPT)
+    else if (job->kind == JOB_INTERRUPT || job->kind == JOB_COMPLETION)
         free(job);
 }
 

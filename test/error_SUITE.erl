@@ -26,18 +26,13 @@ init_per_group(Mode, Config) ->
     Config1 = py_modes:init_per_group(Mode, Config),
     Dir = proplists:get_value(priv_dir, Config),
     ok = file:write_file(filename:join(Dir, "faulty.py"),
-                         "import json\n"
-                         "\n"
-                         "def outer(x):\n"
-                         "    y = inner(x)\n"
-                         "    return y\n"
-                         "\n"
-                         "def inner(x):\n"
-                         "    raise ValueError('größe')  # why\n"
-                         "\n"
-                         "class Error(Exception): pass\n"
-                         "\n"
-                         "def own(): raise Error('own')\n"),
+                         <<"\n\n"
+                           "def outer(x):\n"
+                           "    y = inner(x)\n"
+                           "    return y\n"
+                           "\n"
+                           "def inner(x):\n"
+                           "    raise ValueError('größe')  # why\n"/utf8>>),
     ok = file:write_file(filename:join(Dir, "unreadable.py"), "def f(:\n"),
     [{ok, _} = py:call(Ctx, 'erlang._setup', add_path, [unicode:characters_to_binary(Dir)])
      || Ctx <- py_context_router:contexts()],
@@ -116,8 +111,6 @@ metaclass(_) ->
                    "  @property\n"
                    "  def __name__(cls): raise RuntimeError('asked')\n"
                    "  def __getattribute__(cls, name): raise RuntimeError(name)\n"
-                   "  def __instancecheck__(cls, other): raise RuntimeError('isinstance')\n"
-                   "  def __subclasscheck__(cls, other): raise RuntimeError('issubclass')\n"
                    "class E(Exception, metaclass=M): pass">>),
     ?assertEqual({error, {'E', "x"}}, raising("E('x')")),
     ?assertMatch({error, {'E', "x", [_]}}, py:exec(<<"raise E('x')">>, #{traceback => true})).
@@ -163,7 +156,7 @@ stop_async_iteration(_) ->
 system_exit(_) ->
     ?assertEqual({error, {'SystemExit', "3"}}, py:call(sys, exit, [3])),
     ?assertEqual({error, {'SystemExit', ""}}, py:exec(<<"raise SystemExit">>)),
-    ?assertEqual({error, {'SystemExit', "None"}}, py:call(sys, exit, [none])),
+    ?assertEqual({error, {'SystemExit', ""}}, py:call(sys, exit, [none])),
     ?assertEqual({error, {'SystemExit', "bye"}}, py:call(sys, exit, [<<"bye">>])),
     ?assertMatch({error, {'SystemExit', _}}, py:eval(<<"exit()">>)),
     ?assertMatch({error, {'SystemExit', _, [_ | _]}},
@@ -214,7 +207,7 @@ syntax_errors(_) ->
     ?assertMatch({error, {'IndentationError', _}}, py:exec(<<" a = 1">>)),
     ?assertMatch({error, {'TabError', _}}, py:exec(<<"if 1:\n\tx = 1\n        y = 2">>)),
     ?assertMatch({error, {'SyntaxError', _}}, py:exec(<<"return 1">>)),
-    ?assertMatch({error, {'SyntaxError', _}}, py:exec(<<"x = 'ä">>)),
+    ?assertMatch({error, {'SyntaxError', _}}, py:exec(<<"x = 'ä"/utf8>>)),
     ?assertMatch({error, {'SyntaxError', _, []}}, py:exec(<<"def">>, #{traceback => true})),
     %% The one that Python code compiled.
     ?assertMatch({error, {'SyntaxError', _, [_ | _]}},
@@ -275,7 +268,9 @@ badarg_in_keywords(_) ->
     [?assertMatch({error, {badarg, [k | _], _}}, py:call(builtins, dict, [], Kwargs), Kwargs)
      || Kwargs <- [#{k => <<1:3>>}, [{k, <<1:3>>}], #{k => [1, <<1:3>>]}]],
     ?assertMatch({error, {badarg, _, _}}, py:call(builtins, dict, [], #{<<255>> => 1})),
-    ?assertMatch({error, _}, py:call(builtins, dict, [], [{a, 1}, {<<"a">>, 2}])).
+    %% Nothing is dropped.
+    [?assertEqual({error, {badarg, [<<"a">>], duplicate_key}}, py:call(builtins, dict, [], Kwargs))
+     || Kwargs <- [[{a, 1}, {<<"a">>, 2}], #{a => 1, <<"a">> => 2}]].
 
 badarg_in_locals(_) ->
     {error, {badarg, Path, _}} = py:eval(<<"x">>, #{x => [1, <<1:3>>]}),

@@ -375,6 +375,7 @@ static void resuming_does_not_wait(void)
     office_t *office = open_office();
     job_t *waits = new_jobs(office, 1, park);
     job_t *holds = new_jobs(office, 1, hold_seat);
+    job_t *next = new_jobs(office, 1, do_nothing);
 
     push(waits, false);
     event_wait(&waits->at->parked);
@@ -383,9 +384,14 @@ static void resuming_does_not_wait(void)
     event_set(&waits->at->gate);
     event_wait(&waits->at->finished);
     check(!event_within(&holds->at->finished, 0));
+    push(next, false);
+    check(stays_unbegun(next)); /* the home worker is idle, but the seat is taken */
     event_set(&holds->at->gate);
     event_wait(&holds->at->finished);
+    event_wait(&next->at->finished);
+    check(atomic_load(&next->by) == atomic_load(&office->first_home));
     close_office(office);
+    free_jobs(next, 1);
     free_jobs(waits, 1);
     free_jobs(holds, 1);
 }
@@ -909,11 +915,17 @@ typedef struct {
     int pushed;
 } producer_t;
 
+static void compute_for(int64_t ns)
+{
+    int64_t until = clock_now() + ns;
+
+    while (clock_now() < until)
+        continue;
+}
+
 /* Bursts, and pauses of all lengths around those a worker spins and falls asleep in. */
 static void pace(uint32_t *seed)
 {
-    int64_t until;
-
     switch (random_below(seed, 1024)) {
     case 0:
         test_pause(random_below(seed, 200000));
@@ -924,9 +936,7 @@ static void pace(uint32_t *seed)
         break;
     case 3:
     case 4:
-        until = clock_now() + random_below(seed, 60000);
-        while (clock_now() < until)
-            continue;
+        compute_for(random_below(seed, 60000));
         break;
     default:
         break;
@@ -976,7 +986,7 @@ static void a_million_pushes(void)
 /* One push at a time, waited for: the worker is just about to sleep, or to spin, or asleep. */
 static void one_by_one(void)
 {
-    enum { COUNT = 100000 };
+    enum { COUNT = 60000 };
     office_t *office = open_office();
     job_t *jobs = test_new(COUNT, sizeof(*jobs));
     int64_t until = clock_now() + STRESS_NS;
@@ -988,11 +998,12 @@ static void one_by_one(void)
 
         init_job(&jobs[i], office, (i + 1) * PRODUCERS, note_number);
         push(&jobs[i], random_below(&seed, 2) == 0);
-        while (atomic_load(&office->served) <= i && clock_now() < patience)
-            sched_yield();
+        for (int looks = 0; atomic_load(&office->served) <= i && clock_now() < patience; looks++)
+            if (looks > 200)
+                sched_yield();
         if (!check(atomic_load(&office->served) == i + 1))
             break;
-        pace(&seed);
+        compute_for(random_below(&seed, random_below(&seed, 3) == 0 ? 80000 : 1500));
     }
     close_office(office);
     free(jobs);
@@ -1181,6 +1192,7 @@ static void one_life(uint32_t *seed)
         seat_close(&chaos.office->seat); /* in the middle of it all */
     }
     test_join(pushers, 2);
+    eventually(atomic_load(&chaos.office->served) == atomic_load(&chaos.pushed)); /* without a push */
     close_office(chaos.office);
     check(atomic_load(&chaos.office->served) == atomic_load(&chaos.pushed));
     atomic_store(&chaos.is_over, true);
