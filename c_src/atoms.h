@@ -77,6 +77,8 @@
     X(state)                                                                   \
     X(system)                                                                  \
     X(kwargs)                                                                  \
+    X(more)                                                                    \
+    X(done)                                                                    \
     X(py_callback_cancel)                                                      \
     X(py_replaced)                                                             \
     X(placing)

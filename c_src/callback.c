@@ -471,7 +471,7 @@ static PyObject *ask(const question_t *question, const origin_t *origin)
 /* On whose behalf a callback is made; false with an exception set. */
 static bool check_origin(module_state_t *state, origin_t *origin)
 {
-    if (!origin_of_thread(origin)) {
+    if (!origin_of_thread(state, origin)) {
         PyErr_SetString(state->error, "this thread runs on behalf of no Erlang process");
         return false;
     }
@@ -585,26 +585,22 @@ PyObject *callback_send(module_state_t *state, PyObject *pid, PyObject *object)
 
 PyObject *callback_whereis(module_state_t *state, PyObject *name)
 {
-    PyObject *latin1 = PyUnicode_AsLatin1String(name);
+    Py_ssize_t size;
+    const char *text = PyUnicode_AsUTF8AndSize(name, &size);
     ErlNifEnv *env;
     PyObject *result = NULL;
     ERL_NIF_TERM atom;
     ErlNifPid pid;
 
-    if (latin1 == NULL && PyErr_ExceptionMatches(PyExc_UnicodeEncodeError)) {
-        PyErr_Clear(); /* no process has such a name before OTP 26 can be asked for it */
-        Py_RETURN_NONE;
-    }
-    if (latin1 == NULL)
+    if (text == NULL && !PyErr_ExceptionMatches(PyExc_UnicodeEncodeError))
         return NULL;
+    PyErr_Clear(); /* a lone surrogate: nothing is called that */
     env = enif_alloc_env();
-    if (enif_make_existing_atom_len(env, PyBytes_AS_STRING(latin1), (size_t)PyBytes_GET_SIZE(latin1),
-                                    &atom, ERL_NIF_LATIN1) &&
+    if (text != NULL && terms_existing_atom(env, text, (size_t)size, &atom) &&
         enif_whereis_pid(NULL, atom, &pid))
         result = terms_from_term(state, env, enif_make_pid(env, &pid));
     else
         result = Py_NewRef(Py_None);
     enif_free_env(env);
-    Py_DECREF(latin1);
     return result;
 }

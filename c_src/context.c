@@ -1,6 +1,7 @@
 #include "context.h"
 
 #include "atoms.h"
+#include "deferred.h"
 #include "interrupt.h"
 
 #include <stdio.h>
@@ -8,6 +9,7 @@
 enum { OPEN, CLOSING, CLOSED };
 
 static ErlNifResourceType *type;
+static _Atomic uint64_t serials;
 
 static void on_down(ErlNifEnv *env, void *object, ErlNifPid *pid, ErlNifMonitor *monitor)
 {
@@ -64,6 +66,8 @@ ERL_NIF_TERM context_open(ErlNifEnv *env, ERL_NIF_TERM mode, interp_kind_t kind,
     context->executor = NULL;
     context->is_exclusive = exclusive;
     context->number = number;
+    context->serial = atomic_fetch_add(&serials, 1) + 1;
+    atomic_init(&context->has_loop, false);
     context->mode = mode;
     context->env = enif_alloc_env();
     context->reason = atom_undefined;
@@ -113,6 +117,7 @@ void context_close(context_t *context, ErlNifEnv *env, ERL_NIF_TERM reason)
     request_enter_scheduler(env);
     interrupt_closed_context(context);
     request_leave_scheduler();
+    deferred_close_loop(context);
     if (context->is_exclusive)
         executor_close(context->executor);
 }

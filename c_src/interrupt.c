@@ -3,6 +3,7 @@
 #include "atoms.h"
 #include "callback.h"
 #include "context.h"
+#include "deferred.h"
 #include "dispatch.h"
 #include "owner.h"
 #include "timer.h"
@@ -22,21 +23,30 @@ void interrupt_set_grace(int64_t ns)
     atomic_store(&grace_ns, ns);
 }
 
-/* Sets the exception on the thread that serves the token's request, if it still does. */
+/* Sets the exception on the thread that serves the token's request, if it still does; cancels the
+ * task of a deferred one. */
 void interrupt_deliver(pyworker_t *self, job_t *job)
 {
     uint64_t token = ((interrupt_job_t *)job)->token;
     request_t *request = request_find(token);
     pyworker_t *victim;
+    unsigned long thread_id = 0;
+    bool is_deferred;
 
     pyworker_attach(self);
     pthread_mutex_lock(&self->executor->seat.lock);
     victim = (pyworker_t *)seat_find(&self->executor->seat, &request->job.node);
-    if (victim != NULL && request_is_alive(request, token) && victim->waits == NULL) {
+    is_deferred = request_is_deferred(request);
+    if (!is_deferred && victim != NULL && request_is_alive(request, token) && victim->waits == NULL) {
         PyThreadState_SetAsyncExc(victim->thread_id, self->interp->module->interrupt);
         victim->was_interrupted = true;
+        thread_id = victim->thread_id;
     }
     pthread_mutex_unlock(&self->executor->seat.lock);
+    if (thread_id != 0)
+        deferred_wake(self->interp->module, thread_id);
+    if (is_deferred && request_is_alive(request, token))
+        deferred_cancel(self->interp->module, token);
 }
 
 static bool is_pending(uint64_t token)
@@ -58,10 +68,10 @@ void interrupt_request(uint64_t token)
         return;
     pthread_mutex_lock(&executor->seat.lock);
     victim = (pyworker_t *)seat_find(&executor->seat, &request->job.node);
-    if (victim != NULL && request_is_alive(request, token)) {
+    if ((victim != NULL || request_is_deferred(request)) && request_is_alive(request, token)) {
         is_running = true;
         request->interrupted = true;
-        if (victim->waits != NULL)
+        if (victim != NULL && victim->waits != NULL)
             callback_interrupt(victim->waits);
         else
             job = malloc(sizeof(*job));
@@ -249,7 +259,7 @@ static void interrupt_if_running(request_t *request, uint64_t token, void *argum
     running_t *running = argument;
 
     if (request->context == running->context && request_phase(request) == PHASE_RUNNING &&
-        !request_is_answered(request)) {
+        !request_is_answered(request) && !request_is_deferred(request)) {
         running->found = true;
         interrupt_request(token);
     }

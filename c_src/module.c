@@ -1,7 +1,9 @@
 #include "module.h"
 
 #include "atoms.h"
+#include "batch.h"
 #include "callback.h"
+#include "deferred.h"
 #include "executor.h"
 #include "interp.h"
 #include "names.h"
@@ -56,7 +58,7 @@ static PyObject *module_self(PyObject *module, PyObject *unused)
     PyObject *pid;
 
     (void)unused;
-    if (!origin_of_thread(&origin) || origin.owner == NULL)
+    if (!origin_of_thread(module_state(module), &origin) || origin.owner == NULL)
         Py_RETURN_NONE;
     env = enif_alloc_env();
     pid = terms_from_term(module_state(module), env, enif_make_pid(env, &origin.owner->pid));
@@ -96,6 +98,9 @@ static PyObject *module_whereis(PyObject *module, PyObject *name)
 PyDoc_STRVAR(origin_doc, "origin()\n--\n\nOn whose behalf this code runs, or None.");
 PyDoc_STRVAR(enter_doc, "enter(origin)\n--\n\n"
                         "Makes this thread run on behalf of origin (or of nobody: None); the one before.");
+
+PyDoc_STRVAR(interrupt_thread_doc, "interrupt_thread(ident)\n--\n\n"
+                                   "Raises Interrupt in a thread of this interpreter, at its next bytecode.");
 
 PyDoc_STRVAR(import_in_main_doc, "import_in_main(package)\n--\n\n"
                                  "Imports the package in the main interpreter, once per VM.");
@@ -162,6 +167,8 @@ static PyMethodDef functions[] = {
     {"origin", origin_get, METH_NOARGS, origin_doc},
     {"enter", origin_enter, METH_O, enter_doc},
     {"guard_exit", module_guard_exit, METH_NOARGS, guard_exit_doc},
+    {"loop_settings", deferred_settings, METH_NOARGS, "loop_settings() -> (max_tasks, kind)"},
+    {"interrupt_thread", deferred_interrupt_thread, METH_O, interrupt_thread_doc},
     {"import_in_main", module_import_in_main, METH_O, import_in_main_doc},
     {"mark_main_only", module_mark_main_only, METH_O, mark_doc},
     {"is_main_only", module_is_main_only, METH_O, is_main_only_doc},
@@ -197,7 +204,10 @@ static int module_exec(PyObject *module)
         state->empty_tuple == NULL || state->str_main == NULL || state->str_name == NULL ||
         state->str_builtins == NULL)
         return -1;
-    return terms_init(module, state) && origin_init(module, state) ? 0 : -1;
+    return terms_init(module, state) && origin_init(module, state) &&
+                   deferred_init(module, state) && batch_init(module, state)
+               ? 0
+               : -1;
 }
 
 /* An attribute of a module of the package; new, NULL with an exception set. */
@@ -226,7 +236,8 @@ bool module_complete(module_state_t *state)
 
 /* Every object of the state, for the collector. */
 #define STATE_OBJECTS(X)                                                                           \
-    X(pid_type) X(ref_type) X(port_type) X(fun_type) X(atom_type) X(origin_type) X(error) X(callback_error)       \
+    X(pid_type) X(ref_type) X(port_type) X(fun_type) X(atom_type) X(origin_type) X(deferred_type) X(batch_type) X(task_origin)                      \
+    X(loop_submit) X(loop_cancel) X(loop_close) X(loop_wake) X(error) X(callback_error)       \
     X(process_error) X(interrupt) X(image) X(is_main_only) X(imports_main_only) X(eval_codes)      \
     X(exec_codes) X(main_ns) X(empty_tuple) X(str_main) X(str_name) X(str_builtins)
 

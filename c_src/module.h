@@ -27,6 +27,9 @@ typedef struct module_state {
     PyTypeObject *fun_type;
     PyTypeObject *atom_type;
     PyTypeObject *origin_type; /* origin.c */
+    PyTypeObject *deferred_type; /* deferred.c */
+    PyTypeObject *batch_type;    /* batch.c */
+    PyObject *task_origin;       /* context variable: the Origin of a task */
 
     struct atom_cache *atoms; /* owned: atoms as str (scalars.c), freed by terms_finish */
 
@@ -44,6 +47,12 @@ typedef struct module_state {
     /* Of erlang._bootstrap: which packages only the main interpreter can load. */
     PyObject *is_main_only;      /* (module name) -> bool */
     PyObject *imports_main_only; /* (source text) -> bool */
+
+    /* Of erlang._loop, which is loaded with the first coroutine (deferred.c). */
+    PyObject *loop_submit;
+    PyObject *loop_cancel;
+    PyObject *loop_close;
+    PyObject *loop_wake;
 
     PyObject *eval_codes; /* dicts: source text -> code object, bounded (run.c) */
     PyObject *exec_codes;

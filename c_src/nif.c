@@ -3,6 +3,7 @@
 #include "atoms.h"
 #include "callback.h"
 #include "context.h"
+#include "deferred.h"
 #include "dispatch.h"
 #include "executor.h"
 #include "handle_nif.h"
@@ -44,6 +45,20 @@ NIF(nif_setup)
     callback_set_max_depth((uint32_t)values[4]);
     executor_set_event_process(&pid);
     return timer_setup() ? atom_ok : enif_make_tuple2(env, atom_error, atom_system_limit);
+}
+
+/* loop_setup(MaxTasks, Kind) -> ok: what event loops are made with; Kind: auto, asyncio, uvloop */
+NIF(nif_loop_setup)
+{
+    ErlNifSInt64 max_tasks;
+    char kind[16];
+
+    (void)argc;
+    if (!enif_get_int64(env, argv[0], &max_tasks) ||
+        enif_get_atom(env, argv[1], kind, sizeof(kind), ERL_NIF_LATIN1) == 0)
+        return enif_make_badarg(env);
+    deferred_configure(max_tasks, kind);
+    return atom_ok;
 }
 
 typedef struct {
@@ -433,6 +448,18 @@ NIF(nif_cancel)
     return phase_atom(phase);
 }
 
+/* interrupt(Token) -> ok: of a running one, which still sends its reply */
+NIF(nif_interrupt)
+{
+    ErlNifUInt64 token;
+
+    (void)argc;
+    if (!enif_get_uint64(env, argv[0], &token))
+        return enif_make_badarg(env);
+    interrupt_request(token);
+    return atom_ok;
+}
+
 /* cancel_waiting(Token) -> true | false: whether it stood in line and was taken out */
 NIF(nif_cancel_waiting)
 {
@@ -462,12 +489,21 @@ NIF(nif_ticket_token)
     return token != NULL ? enif_make_uint64(env, atomic_load(token)) : enif_make_badarg(env);
 }
 
+/* owner_for(Pid) -> Owner, watching the calling process; erlang.self() is Pid */
+NIF(nif_owner_for)
+{
+    ErlNifPid pid;
+
+    (void)argc;
+    return enif_get_local_pid(env, argv[0], &pid) ? owner_make(env, &pid) : enif_make_badarg(env);
+}
+
 /* owner() -> Owner, watching the calling process */
 NIF(nif_owner)
 {
     (void)argc;
     (void)argv;
-    return owner_make(env);
+    return owner_make(env, NULL);
 }
 
 /* namespace(Context) -> Namespace */
@@ -636,6 +672,7 @@ static void unload(ErlNifEnv *env, void *priv_data)
 
 static ErlNifFunc functions[] = {
     {"setup", 2, nif_setup, 0},
+    {"loop_setup", 2, nif_loop_setup, 0},
     {"main_start", 3, nif_main_start, 0},
     {"features", 0, nif_features, 0},
     {"context_open", 3, nif_context_open, 0},
@@ -648,10 +685,12 @@ static ErlNifFunc functions[] = {
     {"pool_close", 0, nif_pool_close, 0},
     {"submit", 13, nif_submit, 0},
     {"cancel", 1, nif_cancel, 0},
+    {"interrupt", 1, nif_interrupt, 0},
     {"cancel_waiting", 1, nif_cancel_waiting, 0},
     {"ticket", 0, nif_ticket, 0},
     {"ticket_token", 1, nif_ticket_token, 0},
     {"owner", 0, nif_owner, 0},
+    {"owner_for", 1, nif_owner_for, 0},
     {"namespace", 1, nif_namespace, 0},
     {"slots", 0, nif_slots, 0},
     {"slots_set_max", 1, nif_slots_set_max, 0},

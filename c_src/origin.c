@@ -47,7 +47,9 @@ static PyType_Spec origin_spec = {
 bool origin_init(PyObject *module, module_state_t *state)
 {
     state->origin_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &origin_spec, NULL);
-    return state->origin_type != NULL;
+    state->task_origin = PyContextVar_New("erlang.origin", NULL);
+    return state->origin_type != NULL && state->task_origin != NULL &&
+           PyModule_AddObjectRef(module, "task_origin", state->task_origin) == 0;
 }
 
 static void from_request(origin_t *origin, const request_t *request)
@@ -61,28 +63,43 @@ static void from_request(origin_t *origin, const request_t *request)
     origin->is_errand = (request->flags & FLAG_ERRAND) != 0;
 }
 
-bool origin_of_thread(origin_t *origin)
+/* What the running task was given (erlang/_loop.py); borrowed from its context. */
+static origin_object_t *origin_of_task(module_state_t *state)
+{
+    PyObject *found = NULL;
+
+    if (PyContextVar_Get(state->task_origin, NULL, &found) != 0)
+        PyErr_Clear();
+    if (found == NULL)
+        return NULL;
+    Py_DECREF(found);
+    return Py_IS_TYPE(found, state->origin_type) ? (origin_object_t *)found : NULL;
+}
+
+bool origin_of_thread(module_state_t *state, origin_t *origin)
 {
     pyworker_t *self = pyworker_self();
+    origin_object_t *object;
 
     if (self != NULL && self->request != NULL) {
         from_request(origin, self->request);
         return true;
     }
-    if (inherited == NULL)
+    object = origin_of_task(state);
+    if (object == NULL)
+        object = inherited;
+    if (object == NULL)
         return false;
-    *origin = inherited->origin;
+    *origin = object->origin;
     return true;
 }
 
-PyObject *origin_get(PyObject *module, PyObject *unused)
+PyObject *origin_new(module_state_t *state)
 {
-    module_state_t *state = module_state(module);
     origin_object_t *self;
     origin_t origin;
 
-    (void)unused;
-    if (!origin_of_thread(&origin))
+    if (!origin_of_thread(state, &origin))
         Py_RETURN_NONE;
     self = PyObject_New(origin_object_t, state->origin_type);
     if (self == NULL)
@@ -95,6 +112,12 @@ PyObject *origin_get(PyObject *module, PyObject *unused)
     origin.is_errand = true; /* whoever inherits it holds no seat */
     self->origin = origin;
     return (PyObject *)self;
+}
+
+PyObject *origin_get(PyObject *module, PyObject *unused)
+{
+    (void)unused;
+    return origin_new(module_state(module));
 }
 
 PyObject *origin_enter(PyObject *module, PyObject *origin)

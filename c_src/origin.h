@@ -26,12 +26,15 @@ typedef struct {
     bool is_errand; /* nested requests need no seat: this thread holds none */
 } origin_t;
 
-/* Creates the type `_erlang.Origin` and the functions origin() and enter(). */
+/* Creates the type `_erlang.Origin` and the context variable `_erlang.task_origin`. */
 bool origin_init(PyObject *module, module_state_t *state);
 
-/* The origin of the code that runs on this thread: of its request, or inherited. Its
- * references are borrowed. False: this thread belongs to no request. */
-bool origin_of_thread(origin_t *origin);
+/* The origin of the code that runs on this thread: of its request, of its task (a context
+ * variable), or inherited. Its references are borrowed. False: it belongs to no request. */
+bool origin_of_thread(module_state_t *state, origin_t *origin);
+
+/* The same as an object, a new reference; None if there is none. */
+PyObject *origin_new(module_state_t *state);
 
 /* _erlang.origin() -> Origin | None */
 PyObject *origin_get(PyObject *module, PyObject *unused);

@@ -31,20 +31,22 @@ bool owner_setup(ErlNifEnv *env, ErlNifResourceFlags flags)
     return type != NULL;
 }
 
-ERL_NIF_TERM owner_make(ErlNifEnv *env)
+ERL_NIF_TERM owner_make(ErlNifEnv *env, const ErlNifPid *pid)
 {
     owner_t *owner = enif_alloc_resource(type, sizeof(*owner));
     ErlNifMonitor monitor;
+    ErlNifPid self;
     ERL_NIF_TERM term;
 
-    enif_self(env, &owner->pid);
+    enif_self(env, &self);
+    owner->pid = pid != NULL ? *pid : self;
     atomic_init(&owner->is_dead, false);
     atomic_init(&owner->requests, 0);
     atomic_init(&owner->slots, 0);
     atomic_init(&owner->next_recent, 0);
     for (int i = 0; i < OWNER_RECENT; i++)
         atomic_init(&owner->recent[i], 0);
-    enif_monitor_process(env, owner, &owner->pid, &monitor);
+    enif_monitor_process(env, owner, &self, &monitor);
     term = enif_make_resource(env, owner);
     enif_release_resource(owner);
     return term;

@@ -29,8 +29,9 @@ typedef struct owner {
 
 bool owner_setup(ErlNifEnv *env, ErlNifResourceFlags flags);
 
-/* A term for a new owner that watches the calling process. Scheduler threads only. */
-ERL_NIF_TERM owner_make(ErlNifEnv *env);
+/* A term for a new owner that watches the calling process; Python is told it is `pid` (NULL: that
+ * process itself). Scheduler threads only. */
+ERL_NIF_TERM owner_make(ErlNifEnv *env, const ErlNifPid *pid);
 
 /* The owner behind a term; borrowed; NULL if it is something else. */
 owner_t *owner_get(ErlNifEnv *env, ERL_NIF_TERM term);

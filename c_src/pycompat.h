@@ -25,6 +25,15 @@ static inline PyObject *Py_XNewRef(PyObject *object)
     Py_XINCREF(object);
     return object;
 }
+
+static inline int PyModule_AddObjectRef(PyObject *module, const char *name, PyObject *object)
+{
+    Py_XINCREF(object);
+    if (PyModule_AddObject(module, name, object) == 0)
+        return 0;
+    Py_XDECREF(object);
+    return -1;
+}
 #endif
 
 /* With the GIL there is nothing to lock. Leave such a section only at its end. */
@@ -50,6 +59,17 @@ static inline PyObject *compat_take_exception(void)
     Py_XDECREF(type);
     Py_XDECREF(traceback);
     return value;
+#endif
+}
+
+/* Makes an exception the pending one; takes it. */
+static inline void compat_restore_exception(PyObject *exception)
+{
+#if PY_VERSION_HEX >= 0x030C0000
+    PyErr_SetRaisedException(exception);
+#else
+    PyErr_Restore(Py_NewRef((PyObject *)Py_TYPE(exception)), exception,
+                  PyException_GetTraceback(exception));
 #endif
 }
 

@@ -19,7 +19,8 @@
 #define HELD 8u   /* somebody reads it: it must not end yet */
 #define ENDED 16u /* its server let go of it while it was held */
 #define SLOT 32u  /* it has a slot: who clears this gives the slot back */
-#define STATE_BITS 6
+#define DEFERRED 64u /* a coroutine: nobody serves it, its task is on a loop */
+#define STATE_BITS 7
 #define GENERATION_BITS 35 /* with the index a token fits a small integer */
 #define GENERATION_MASK ((UINT64_C(1) << GENERATION_BITS) - 1)
 
@@ -115,6 +116,7 @@ request_t *request_new(void)
     request->job.kind = JOB_REQUEST;
     request->is_light = true;
     request->interrupted = false;
+    atomic_store_explicit(&request->parts, 1, memory_order_relaxed);
     request->owner = NULL;
     request->context = NULL;
     request->namespace = NULL;
@@ -276,10 +278,30 @@ void request_unhold(request_t *request)
         free_request(request);
 }
 
+void request_defer(request_t *request)
+{
+    atomic_store(&request->parts, 2);
+    atomic_fetch_or(&request->state, (uint64_t)DEFERRED);
+}
+
+void request_undefer(request_t *request)
+{
+    atomic_fetch_and(&request->state, ~(uint64_t)DEFERRED);
+    atomic_store(&request->parts, 1);
+}
+
+bool request_is_deferred(request_t *request)
+{
+    return (atomic_load(&request->state) & DEFERRED) != 0;
+}
+
 void request_end(request_t *request)
 {
-    uint64_t state = atomic_load(&request->state);
+    uint64_t state;
 
+    if (atomic_load(&request->parts) > 1 && atomic_fetch_sub(&request->parts, 1) > 1)
+        return;
+    state = atomic_load(&request->state);
     while ((state & HELD) != 0) {
         if (atomic_compare_exchange_weak(&request->state, &state, state | ENDED))
             return;

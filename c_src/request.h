@@ -28,7 +28,7 @@ struct owner;
 struct callback;
 
 /* What an executor's worker serves. */
-typedef enum { JOB_REQUEST, JOB_INTERRUPT, JOB_DRAIN, JOB_COMPLETION } job_kind_t;
+typedef enum { JOB_REQUEST, JOB_INTERRUPT, JOB_DRAIN, JOB_COMPLETION, JOB_CLOSE_LOOP } job_kind_t;
 
 typedef struct {
     queue_node_t node;
@@ -53,7 +53,8 @@ enum {
     FLAG_IMPLICIT = 1 << 9,      /* no explicit context: may be placed elsewhere */
     FLAG_PLACING = 1 << 10,      /* the process's first code: look at its imports */
     FLAG_ERRAND = 1 << 11,       /* made under a thread that serves no request: needs no seat */
-    FLAG_ANY_EXECUTOR = 1 << 12  /* needs neither context nor namespace */
+    FLAG_ANY_EXECUTOR = 1 << 12, /* needs neither context nor namespace */
+    FLAG_ASYNC = 1 << 13         /* an awaitable result goes to the event loop */
 };
 
 typedef struct request {
@@ -79,6 +80,7 @@ typedef struct request {
     struct namespace *namespace; /* kept, or NULL */
     _Atomic(struct executor *) executor; /* borrowed: executors are never given back to the heap */
     bool interrupted; /* guarded by the seat's lock */
+    atomic_int parts; /* how many request_end are to come: 2 once deferred */
 } request_t;
 
 bool request_setup(void);
@@ -132,6 +134,12 @@ void request_leave_scheduler(void);
 /* Sends the reply in `env` (cleared by it; the request's own or another one that
  * holds `result`). Only who won request_answer calls it. */
 void request_send(request_t *request, ErlNifEnv *env, ERL_NIF_TERM result);
+
+/* Its Python code goes on without its server (deferred.h): it ends with the second request_end. */
+void request_defer(request_t *request);
+/* As if nothing had happened; by its server. */
+void request_undefer(request_t *request);
+bool request_is_deferred(request_t *request);
 
 /* Lets go of everything and returns the request to its free list, at once or, while it is held,
  * at request_unhold. */

@@ -1,8 +1,10 @@
 #include "run.h"
 
 #include "atoms.h"
+#include "batch.h"
 #include "context.h"
 #include "convert.h"
+#include "deferred.h"
 #include "failure.h"
 #include "handle.h"
 #include "names.h"
@@ -55,6 +57,38 @@ bool run_is_elsewhere(ErlNifEnv *env, ERL_NIF_TERM result)
            !enif_is_identical(parts[1], atom_placing);
 }
 
+convert_out_options_t run_options(const request_t *request)
+{
+    convert_out_options_t options = {UNKNOWN_HANDLE, (request->flags & FLAG_AS_HANDLE) != 0};
+
+    if ((request->flags & FLAG_UNKNOWN_REPR) != 0)
+        options.unknown = UNKNOWN_REPR;
+    else if ((request->flags & FLAG_UNKNOWN_ERROR) != 0)
+        options.unknown = UNKNOWN_ERROR;
+    return options;
+}
+
+ERL_NIF_TERM run_value(module_state_t *state, request_t *request, ErlNifEnv **env, PyObject *value)
+{
+    convert_failure_t failure = {.env = *env};
+    ERL_NIF_TERM term;
+
+    if (Py_IS_TYPE(value, state->batch_type))
+        return batch_take(value, env);
+    failure.prefix = enif_make_list(*env, 0);
+    if (!convert_out(state, *env, value, run_options(request), &term, &failure))
+        return enif_make_tuple2(*env, atom_error, failure.reason);
+    return enif_make_tuple2(*env, atom_ok, term);
+}
+
+ERL_NIF_TERM run_raised(module_state_t *state, request_t *request, ErlNifEnv *env)
+{
+    bool traceback = (request->flags & FLAG_TRACEBACK) != 0;
+
+    return enif_make_tuple2(env, atom_error,
+                            failure_to_term(state, env, traceback, atom_interrupted));
+}
+
 static bool fail(run_t *run, ERL_NIF_TERM reason)
 {
     run->result = enif_make_tuple2(run->env, atom_error, reason);
@@ -64,9 +98,8 @@ static bool fail(run_t *run, ERL_NIF_TERM reason)
 /* The pending exception becomes the result. */
 static bool fail_raised(run_t *run)
 {
-    bool traceback = (run->request->flags & FLAG_TRACEBACK) != 0;
-
-    return fail(run, failure_to_term(run->state, run->env, traceback, atom_interrupted));
+    run->result = run_raised(run->state, run->request, run->env);
+    return false;
 }
 
 static bool fail_elsewhere(run_t *run, ERL_NIF_TERM where)
@@ -120,23 +153,9 @@ static PyObject *to_name(run_t *run, ERL_NIF_TERM term, ERL_NIF_TERM place)
     return name;
 }
 
-static bool to_result(run_t *run, PyObject *value)
+static void to_result(run_t *run, PyObject *value)
 {
-    convert_failure_t failure = {.env = run->env};
-    convert_out_options_t options = {UNKNOWN_HANDLE, false};
-    uint32_t flags = run->request->flags;
-    ERL_NIF_TERM term;
-
-    failure.prefix = enif_make_list(run->env, 0);
-    if ((flags & FLAG_UNKNOWN_REPR) != 0)
-        options.unknown = UNKNOWN_REPR;
-    else if ((flags & FLAG_UNKNOWN_ERROR) != 0)
-        options.unknown = UNKNOWN_ERROR;
-    options.as_handle = (flags & FLAG_AS_HANDLE) != 0;
-    if (!convert_out(run->state, run->env, value, options, &term, &failure))
-        return fail(run, failure.reason);
-    run->result = enif_make_tuple2(run->env, atom_ok, term);
-    return true;
+    run->result = run_value(run->state, run->request, &run->env, value);
 }
 
 /* ---- namespaces ---- */
@@ -476,6 +495,15 @@ static bool add_positional(run_t *run, arguments_t *arguments)
     return true;
 }
 
+/* `a` and <<"a">> are one name. They are few. */
+static bool is_among(PyObject *names, Py_ssize_t count, PyObject *name)
+{
+    for (Py_ssize_t i = 0; i < count; i++)
+        if (PyUnicode_Compare(PyTuple_GET_ITEM(names, i), name) == 0)
+            return true;
+    return false;
+}
+
 /* One keyword argument; index is its place among the names. */
 static bool add_keyword(run_t *run, arguments_t *arguments, ERL_NIF_TERM key, ERL_NIF_TERM value,
                         Py_ssize_t index)
@@ -486,6 +514,10 @@ static bool add_keyword(run_t *run, arguments_t *arguments, ERL_NIF_TERM key, ER
 
     if (name == NULL)
         return false;
+    if (is_among(arguments->names, index, name)) {
+        Py_DECREF(name);
+        return fail(run, enif_make_tuple3(run->env, atom_badarg, place, atom_duplicate_key));
+    }
     object = to_object(run, value, place);
     if (object == NULL) {
         Py_DECREF(name);
@@ -567,6 +599,15 @@ static PyObject *call_with(run_t *run, PyObject *callable, arguments_t *argument
     return value;
 }
 
+/* The awaitable's result comes later, on the context's event loop. */
+static void defer(run_t *run, PyObject *awaitable)
+{
+    if (deferred_start(run->state, run->request, awaitable))
+        run->result = RUN_DEFERRED;
+    else
+        fail_raised(run);
+}
+
 static void run_call(run_t *run)
 {
     arguments_t arguments;
@@ -586,7 +627,9 @@ static void run_call(run_t *run)
         arguments_finish(&arguments);
     }
     Py_DECREF(callable);
-    if (value != NULL)
+    if (value != NULL && (run->request->flags & FLAG_ASYNC) != 0 && deferred_is_awaitable(value))
+        defer(run, value);
+    else if (value != NULL)
         to_result(run, value);
     Py_XDECREF(value);
 }
@@ -808,9 +851,9 @@ done:
     Py_XDECREF(value);
 }
 
-ERL_NIF_TERM run_request(pyworker_t *self, request_t *request, ErlNifEnv *env)
+ERL_NIF_TERM run_request(pyworker_t *self, request_t *request, ErlNifEnv **env)
 {
-    run_t run = {self, self->interp->module, request, env, request->env, atom_error};
+    run_t run = {self, self->interp->module, request, *env, request->env, atom_error};
 
     switch (request->op) {
     case OP_CALL:
@@ -824,5 +867,6 @@ ERL_NIF_TERM run_request(pyworker_t *self, request_t *request, ErlNifEnv *env)
         run.result = atom_ok; /* never gets here: granted when its slot is there */
         break;
     }
+    *env = run.env;
     return run.result;
 }

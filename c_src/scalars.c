@@ -293,6 +293,30 @@ static PyObject *decode_utf8(const unsigned char *utf8, extent_t extent)
     return text;
 }
 
+/* Checked and copied a piece at a time, so that the second look finds it in the cache. NULL
+ * without an exception: there are other characters. */
+static PyObject *ascii_str(const unsigned char *bytes, size_t size)
+{
+    enum { PIECE = 8192 };
+    PyObject *text = NULL;
+
+    if (!scalars_is_ascii(bytes, size < PIECE ? size : PIECE))
+        return NULL;
+    text = PyUnicode_New((Py_ssize_t)size, 0x7f);
+    if (text == NULL)
+        return NULL;
+    for (size_t at = 0; at < size; at += PIECE) {
+        const size_t piece = size - at < PIECE ? size - at : PIECE;
+
+        if (at > 0 && !scalars_is_ascii(bytes + at, piece)) {
+            Py_DECREF(text);
+            return NULL;
+        }
+        memcpy((unsigned char *)PyUnicode_DATA(text) + at, bytes + at, piece);
+    }
+    return text;
+}
+
 PyObject *scalars_str_or_bytes(const unsigned char *bytes, size_t size)
 {
     extent_t extent;
@@ -303,14 +327,12 @@ PyObject *scalars_str_or_bytes(const unsigned char *bytes, size_t size)
         return size == 0 || *bytes < 0x80
                    ? PyUnicode_DecodeLatin1((const char *)bytes, (Py_ssize_t)size, NULL)
                    : PyBytes_FromStringAndSize((const char *)bytes, 1);
-    if (!scalars_is_ascii(bytes, size))
-        return measure(bytes, size, &extent)
-                   ? decode_utf8(bytes, extent)
-                   : PyBytes_FromStringAndSize((const char *)bytes, (Py_ssize_t)size);
-    text = PyUnicode_New((Py_ssize_t)size, 0x7f);
-    if (text != NULL)
-        memcpy(PyUnicode_DATA(text), bytes, size);
-    return text;
+    text = ascii_str(bytes, size);
+    if (text != NULL || PyErr_Occurred())
+        return text;
+    return measure(bytes, size, &extent)
+               ? decode_utf8(bytes, extent)
+               : PyBytes_FromStringAndSize((const char *)bytes, (Py_ssize_t)size);
 }
 
 /* Bytes of UTF-8 that `text` needs; 0 when it has surrogates. */

@@ -3,6 +3,7 @@
 #include "atoms.h"
 #include "callback.h"
 #include "context.h"
+#include "deferred.h"
 #include "dispatch.h"
 #include "interrupt.h"
 #include "run.h"
@@ -28,14 +29,26 @@ static bool should_run(request_t *request, int64_t now)
     return true;
 }
 
+/* It goes on as a task, and may even have ended: only what is ours is given back. */
+static void let_go_on(pyworker_t *self, request_t *request)
+{
+    atomic_fetch_add_explicit(&self->executor->calls, 1, memory_order_relaxed);
+    dispatch_drop_slot(request, request_token(request));
+}
+
 /* False: it was passed on, unrun, and is not ours any more. */
 static bool run_and_answer(pyworker_t *self, request_t *request)
 {
     executor_t *executor = self->executor;
-    ErlNifEnv *env = request->is_light ? request->env : self->env;
+    ErlNifEnv *own = request->is_light ? request->env : self->env;
+    ErlNifEnv *env = own;
     ERL_NIF_TERM result;
 
-    result = run_request(self, request, env);
+    result = run_request(self, request, &env);
+    if (result == RUN_DEFERRED) {
+        let_go_on(self, request);
+        return true;
+    }
     if (run_is_elsewhere(env, result) && dispatch_forward(request)) {
         enif_clear_env(self->env);
         return false;
@@ -48,6 +61,8 @@ static bool run_and_answer(pyworker_t *self, request_t *request)
         slots_release(dispatch_slots());
     dispatch_answer(request, env, result);
     slots_advance(dispatch_slots());
+    if (env != own)
+        enif_free_env(env);
     return true;
 }
 
@@ -97,6 +112,10 @@ static bool serve(pyworker_t *self, queue_node_t *node)
     case JOB_COMPLETION:
         pyworker_attach(self);
         callback_complete(self->interp->module, job);
+        break;
+    case JOB_CLOSE_LOOP:
+        pyworker_attach(self);
+        deferred_close(self->interp->module, job);
         break;
     }
     return true;

@@ -42,6 +42,13 @@ static bool atom_from_utf8(ErlNifEnv *env, const char *text, size_t length, bool
                                existing ? ERL_NIF_BIN2TERM_SAFE : 0) != 0;
 }
 
+static bool fits_atom(const char *text, size_t length)
+{
+    return length <= ATOM_CHARS_MAX * 4 && utf8_chars(text, length) <= ATOM_CHARS_MAX &&
+           scalars_is_utf8((const unsigned char *)text, length);
+}
+
+/* For a text that fits. */
 static bool existing_atom(ErlNifEnv *env, const char *text, size_t length, ERL_NIF_TERM *out)
 {
     if (scalars_is_ascii((const unsigned char *)text, length))
@@ -49,10 +56,14 @@ static bool existing_atom(ErlNifEnv *env, const char *text, size_t length, ERL_N
     return atom_from_utf8(env, text, length, true, out);
 }
 
+bool terms_existing_atom(ErlNifEnv *env, const char *text, size_t length, ERL_NIF_TERM *out)
+{
+    return fits_atom(text, length) && existing_atom(env, text, length, out);
+}
+
 bool terms_atom(ErlNifEnv *env, const char *text, size_t length, ERL_NIF_TERM *out)
 {
-    if (length > ATOM_CHARS_MAX * 4 || utf8_chars(text, length) > ATOM_CHARS_MAX ||
-        !scalars_is_utf8((const unsigned char *)text, length))
+    if (!fits_atom(text, length))
         return false;
     if (existing_atom(env, text, length, out))
         return true;

@@ -37,6 +37,10 @@ bool terms_to_term(module_state_t *state, ErlNifEnv *env, PyObject *object, ERL_
  * (the table is full) set. GIL: held. */
 PyObject *terms_make_atom(module_state_t *state, PyObject *text);
 
+/* The atom that has this UTF-8 text (length in bytes). False, nothing set: there is none. Any
+ * thread, no GIL needed. */
+bool terms_existing_atom(ErlNifEnv *env, const char *text, size_t length, ERL_NIF_TERM *out);
+
 /* Atom for UTF-8 text (length in bytes): an existing one, or a new one while the
  * bounded table (16 384 for the VM) has room and the text fits an atom (255
  * characters). False, nothing set, otherwise. Any thread, no GIL needed. */

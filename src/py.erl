@@ -13,6 +13,10 @@
 -export([call/3, call/4, call/5, call/6, eval/1, eval/2, eval/3, eval/4, exec/1, exec/2, exec/3]).
 -export([cast/3, cast/4, cast/5, spawn_call/3, spawn_call/4, spawn_call/5, spawn_call/6, await/1, await/2]).
 -export([parallel/1, parallel/2]).
+-export([async_call/3, async_call/4, async_call/5, async_await/1, async_await/2, async_gather/1,
+         async_gather/2]).
+-export([stream/3, stream/4, stream_eval/1, stream_eval/2, stream_start/3, stream_start/4, stream_ack/2,
+         stream_cancel/1]).
 %% Objects
 -export([getattr/2, call_method/3, to_term/1, is_ref/1, repr/1]).
 %% Contexts
@@ -221,12 +225,99 @@ await(_Ref, _Timeout) ->
     py_options:misuse("what is awaited is a reference that this library returned").
 
 %% ------------------------------------------------------------------------------------------
+%% Coroutines
+%% ------------------------------------------------------------------------------------------
+
+?DOC("Starts a coroutine function on an event loop of the context that `call` would take; calls that need\n"
+     "no context are spread over `num_async_workers` of them. A plain function is called. The caller gets\n"
+     "`{py_response, Ref, Result}`, or awaits the Ref.").
+-spec async_call(name() | handle(), name(), [term()]) -> reference().
+async_call(Module, Function, Args) ->
+    async_call(Module, Function, Args, [], ?TIMEOUT).
+
+-spec async_call(name() | handle(), name(), [term()], kwargs()) -> reference().
+async_call(Module, Function, Args, Kwargs) ->
+    async_call(Module, Function, Args, Kwargs, ?TIMEOUT).
+
+-spec async_call(name() | handle(), name(), [term()], kwargs(), timeout_or_options()) -> reference().
+async_call(Module, Function, Args, Kwargs, T) ->
+    py_async:start_async(py_options:call(Module, Function, Args, Kwargs, T, ?TIMEOUT)).
+
+?DOC("`await/1`.").
+-spec async_await(reference()) -> result().
+async_await(Ref) ->
+    await(Ref).
+
+-spec async_await(reference(), timeout()) -> result().
+async_await(Ref, Timeout) ->
+    await(Ref, Timeout).
+
+?DOC("Runs coroutine functions at once: all values in order, or which calls failed and why.").
+-spec async_gather([tuple()]) -> {ok, [term()]} | {error, {gather_failed, [{pos_integer(), term()}]}}.
+async_gather(Calls) ->
+    async_gather(Calls, ?TIMEOUT).
+
+-spec async_gather([tuple()], timeout()) ->
+    {ok, [term()]} | {error, {gather_failed, [{pos_integer(), term()}]}}.
+async_gather(Calls, Timeout) when is_list(Calls) ->
+    py_parallel:gather(Calls, Timeout).
+
+%% ------------------------------------------------------------------------------------------
+%% Streams
+%% ------------------------------------------------------------------------------------------
+
+?DOC("All items of the generator or iterator that the call gives; 30 seconds for each.").
+-spec stream(name() | handle(), name(), [term()]) -> {ok, [term()]} | {error, term()}.
+stream(Module, Function, Args) ->
+    stream(Module, Function, Args, []).
+
+-spec stream(name() | handle(), name(), [term()], kwargs()) -> {ok, [term()]} | {error, term()}.
+stream(Module, Function, Args, Kwargs) ->
+    py_stream:collect(py_options:call(Module, Function, Args, Kwargs, default, ?TIMEOUT)).
+
+?DOC("All items of what an expression gives, such as a generator expression.").
+-spec stream_eval(iodata()) -> {ok, [term()]} | {error, term()}.
+stream_eval(Code) ->
+    stream_eval(Code, #{}).
+
+-spec stream_eval(iodata(), map()) -> {ok, [term()]} | {error, term()}.
+stream_eval(Code, Locals) ->
+    py_stream:collect(py_options:eval(Code, Locals, default, ?TIMEOUT)).
+
+?DOC("Items as messages: `{py_stream, Ref, {data, Item}}`, at last `{py_stream, Ref, done}` or\n"
+     "`{py_stream, Ref, {error, Reason}}`.").
+-spec stream_start(name() | handle(), name(), [term()]) -> {ok, reference()} | {error, term()}.
+stream_start(Module, Function, Args) ->
+    stream_start(Module, Function, Args, #{}).
+
+?DOC("Options: `owner` (the caller), `batch` (so many items in one message `{batch, Items}`), `credit` (`auto`:\n"
+     "as long as the owner reads; or so many items until `stream_ack/2`), `timeout` for each item\n"
+     "(`infinity`), and those of `call`.").
+-spec stream_start(name() | handle(), name(), [term()], py_stream:options()) ->
+    {ok, reference()} | {error, term()}.
+stream_start(Module, Function, Args, Options) when is_map(Options) ->
+    {Own, Rest} = py_stream:options(Options),
+    py_stream:start(py_options:call(Module, Function, Args, [], Rest, infinity), Own).
+
+?DOC("The stream may send so many more items.").
+-spec stream_ack(reference(), non_neg_integer()) -> ok.
+stream_ack(Ref, N) when is_reference(Ref), is_integer(N), N >= 0 ->
+    py_stream:ack(Ref, N).
+
+?DOC("Ends a stream: the generator is closed, then comes `{py_stream, Ref, {error, cancelled}}`.").
+-spec stream_cancel(reference()) -> ok.
+stream_cancel(Ref) when is_reference(Ref) ->
+    py_stream:cancel(Ref).
+
+%% ------------------------------------------------------------------------------------------
 %% Objects
 %% ------------------------------------------------------------------------------------------
 
 ?DOC("An attribute of a handle's object.").
 -spec getattr(handle(), name()) -> result().
 getattr(Handle, Name) ->
+    is_atom(Name) orelse is_binary(Name) orelse is_list(Name)
+        orelse py_options:misuse("the attribute must be a name (atom, binary or string)"),
     of_handle(Handle, <<"getattr">>, [Handle, to_binary(Name)]).
 
 -spec call_method(handle(), name(), [term()]) -> result().
@@ -250,7 +341,7 @@ repr(Handle) ->
 
 of_handle(Handle, Function, Args) ->
     is_ref(Handle) orelse py_options:misuse("this reference is no handle of this library"),
-    at_home(Handle, py_options:call(<<"builtins">>, Function, Args, [], default, ?TIMEOUT)).
+    at_home(Handle, py_options:call(<<"builtins">>, Function, Args, [], #{binary => str}, ?TIMEOUT)).
 
 %% ------------------------------------------------------------------------------------------
 %% Contexts

@@ -4,7 +4,12 @@
 -include("py_request.hrl").
 ?MODULEDOC("Calls whose caller does not wait: casts, and calls that are awaited later.").
 
--export([cast/1, cast/2, cast_pool/2, start/1, start/2, start_pool/2, await/2]).
+-export([cast/1, cast/2, cast_pool/2, start/1, start/2, start_pool/2, start_async/1, await/2]).
+-export([destination/1, async_destination/1]).
+
+%% A reply that is on its way is there at once, however busy the machine; a Ref that was awaited before
+%% has none.
+-define(CERTAIN, 5000).
 
 -spec cast(py_request:request()) -> ok.
 cast(Request) ->
@@ -38,6 +43,12 @@ start(Ctx, Request) ->
 start_pool(Pool, Request) ->
     start_at(py_context_router:pool_place(Pool), Request).
 
+?DOC("Starts a request whose result, if it is a coroutine, is awaited by an event loop.").
+-spec start_async(py_request:request()) -> reference().
+start_async(Request) ->
+    start_at(async_destination(Request),
+             py_request:with_flags(py_request:implicitly(Request), ?FLAG_ASYNC)).
+
 start_at({ok, Place}, Request) ->
     py_request:start_response(Place, Request);
 start_at({error, _} = Error, _Request) ->
@@ -45,7 +56,9 @@ start_at({error, _} = Error, _Request) ->
     self() ! {py_response, Ref, Error},
     Ref.
 
-%% A method runs where its object lives, a function where a handle among its arguments does.
+?DOC("Where a call goes that nobody waits for: a method where its object lives, a function where a handle\n"
+     "among its arguments does.").
+-spec destination(py_request:request()) -> {ok, py_request:place()} | {error, term()}.
 destination(#request{target = Handle}) when is_reference(Handle) ->
     py_nif:is_handle(Handle) orelse py_options:misuse("this reference is no handle of this library"),
     case py_context:handle_place(Handle) of
@@ -65,6 +78,27 @@ destination(#request{args = Args} = Request) when is_list(Args) ->
 destination(Request) ->
     py_request:destination(Request).
 
+?DOC("Where a coroutine goes: what needs neither namespace nor context is spread over some contexts,\n"
+     "so that their loops share the work.").
+-spec async_destination(py_request:request()) -> {ok, py_request:place()} | {error, term()}.
+async_destination(#request{target = Target, function = Function} = Request) ->
+    Needs = is_reference(Target) orelse py:to_binary(Target) =:= <<"__main__">> orelse
+        py_request:where() =/= undefined orelse has_handle(Request),
+    case not Needs andalso py_context_router:lookup_pool(Target, Function) of
+        false -> destination(Request);
+        default -> spread(py_context_router:num_contexts());
+        Pool -> py_context_router:pool_place(Pool)
+    end.
+
+spread(0) ->
+    {error, {context_down, not_started}};
+spread(Contexts) ->
+    Workers = min(Contexts, py_config:get(num_async_workers)),
+    py_context_router:place(erlang:unique_integer([positive]) rem Workers + 1).
+
+has_handle(#request{args = Args}) ->
+    lists:any(fun(Arg) -> is_reference(Arg) andalso py_nif:is_handle(Arg) end, Args).
+
 ?DOC("Waits for `{py_response, Ref, Result}`. At the time-out the call is cancelled; nothing is left in\n"
      "the mailbox.").
 -spec await(reference(), timeout()) -> py:result().
@@ -73,7 +107,7 @@ await(Ref, Timeout) ->
         {py_response, Ref, Result} -> Result
     after py_request:remaining(Timeout) ->
         case cancel(Ref) of
-            replied -> receive {py_response, Ref, Result} -> Result after 100 -> {error, timeout} end;
+            replied -> receive {py_response, Ref, Result} -> Result after ?CERTAIN -> {error, timeout} end;
             _ -> {error, timeout}
         end
     end.

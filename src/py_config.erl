@@ -98,6 +98,7 @@ table() ->
      {num_subinterp_workers, undefined, Maybe},
      {num_async_workers, 2, Positive},
      {max_async_tasks, 100000, Positive},
+     {event_loop, auto, {"auto, asyncio or uvloop", fun(V) -> lists:member(V, [auto, asyncio, uvloop]) end}},
      {max_threads, 4096, Positive},
      {thread_stack, 16, {"an integer from 1 to 1024 (MB)",
                          fun(V) -> is_integer(V) andalso V >= 1 andalso V =< 1024 end}},

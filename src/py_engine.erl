@@ -28,6 +28,7 @@ init([]) ->
                 py_config:get(max_threads), py_config:get(interrupt_grace),
                 py_config:get(max_callback_depth)},
     Tag = make_ref(),
+    ok = py_nif:loop_setup(py_config:get(max_async_tasks), py_config:get(event_loop)),
     case py_nif:setup(Settings, self()) of
         ok ->
             ok = py_nif:main_start(package_dir(), virtual_env(), Tag),

@@ -9,7 +9,7 @@
 %% The library's functions; shapes are at their definitions in c_src/nif.c.
 -export([callback_reply/2, cancel/1, cancel_waiting/1, context_close/2, context_info/1,
          context_interrupt/1, context_open/3, context_prepared/1, main_context/1, counters/0, features/0, handle_place/1, is_handle/1,
-         main_start/3, namespace/1, owner/0, pool_close/0, pool_open/2, setup/2, slot_acquire/4,
+         main_start/3, namespace/1, interrupt/1, loop_setup/2, owner/0, owner_for/1, pool_close/0, pool_open/2, setup/2, slot_acquire/4,
          slot_release/1, slots/0, slots_set_max/1, submit/13, ticket/0, ticket_token/1]).
 
 -on_load(init/0).
@@ -53,6 +53,9 @@ priv_dir() ->
 -spec setup(tuple(), pid()) -> ok | {error, system_limit}.
 setup(_Settings, _EventProcess) -> ?NOT_LOADED.
 
+-spec loop_setup(pos_integer(), auto | asyncio | uvloop) -> ok.
+loop_setup(_MaxTasks, _Kind) -> ?NOT_LOADED.
+
 -spec main_start(iodata(), iodata(), term()) -> ok | {error, system_limit}.
 main_start(_PackageDir, _VirtualEnv, _Tag) -> ?NOT_LOADED.
 
@@ -92,6 +95,9 @@ submit(_Context, _Owner, _Namespace, _ReplyTo, _Ref, _Op, _Target, _Function, _A
 -spec cancel(token()) -> waiting | queued | running | replied.
 cancel(_Token) -> ?NOT_LOADED.
 
+-spec interrupt(token()) -> ok.
+interrupt(_Token) -> ?NOT_LOADED.
+
 -spec cancel_waiting(token()) -> boolean().
 cancel_waiting(_Token) -> ?NOT_LOADED.
 
@@ -100,6 +106,9 @@ ticket() -> ?NOT_LOADED.
 
 -spec ticket_token(reference()) -> token().
 ticket_token(_Ticket) -> ?NOT_LOADED.
+
+-spec owner_for(pid()) -> owner().
+owner_for(_Pid) -> ?NOT_LOADED.
 
 -spec owner() -> owner().
 owner() -> ?NOT_LOADED.

@@ -8,12 +8,13 @@
            "and, in a process that runs a callback, the chain it belongs to.").
 
 %% API
--export([implicit/1, in_context/2, in_env/3, start/2, start_response/2, cast/2, await/3]).
--export([destination/1, implicitly/1, settled/2, with_timeout/2]).
+-export([implicit/1, in_context/2, in_env/3, start/2, start_as/3, start_response/2, cast/2, await/3]).
+-export([destination/1, implicitly/1, settled/2, with_flags/2, with_timeout/2]).
 -export([call_in/6, eval_in/4, exec_in/3]).
--export([adopt/2, go_first/0, bind/1, unbind/0, binding/0, owner/0, where/0, remaining/1]).
+-export([adopt/2, bequest/2, inherit/2, go_first/0, bind/1, unbind/0, binding/0, owner/0, where/0]).
+-export([remaining/1, overloaded/0]).
 
--export_type([place/0, request/0]).
+-export_type([place/0, request/0, bequest/0]).
 
 -type place() :: {pid(), py_nif:context()}.
 -type request() :: #request{}.
@@ -28,6 +29,8 @@
     errand = 0 :: non_neg_integer(), % ?FLAG_ERRAND in a chain of a thread that serves no request
     deadline = infinity :: infinity | integer()
 }).
+
+-opaque bequest() :: #py{}.
 
 -define(KEY, '$py').
 -define(INNER_DELAY, 50). % ms
@@ -205,13 +208,13 @@ forget_namespace(Ctx) ->
 expired(Token, Ref, Timeout, Wait) when Wait < Timeout ->
     %% overload_wait is over: only a request that still stands in line is taken out.
     case py_nif:cancel_waiting(Token) of
-        true -> overloaded();
+        true -> {error, overloaded()};
         false -> await(Token, Ref, left(Timeout, Wait))
     end;
 expired(Token, Ref, _Timeout, _Wait) ->
     case py_nif:cancel(Token) of
         replied -> receive {Ref, Result} -> Result end;
-        waiting -> overloaded();
+        waiting -> {error, overloaded()};
         _ -> {error, timeout}
     end.
 
@@ -227,36 +230,44 @@ await(Token, Ref, Timeout) ->
         expired(Token, Ref, Timeout, Timeout)
     end.
 
+?HIDDEN.
+-spec overloaded() -> {overloaded, integer(), pos_integer()}.
 overloaded() ->
     {Current, Max, _} = py_nif:slots(),
-    {error, {overloaded, Current, Max}}.
+    {overloaded, Current, Max}.
 
 ?DOC("Submits without waiting; `{Ref, Result}` comes to the caller, `await/3` receives it.").
 -spec start(place(), request()) -> {reference(), py_nif:token()} | {error, term()}.
-start({_, Ctx} = Place, #request{timeout = Timeout} = Request) ->
-    State = state(),
+start(Place, Request) ->
     Ref = make_ref(),
-    case send(Ctx, State#py.owner, namespace_if_any(Place, State), self(), Ref, Request,
-              cut(Timeout, State#py.deadline), Request#request.flags bor State#py.errand,
-              State#py.depth) of
+    case start_as(Place, Ref, Request) of
         Token when is_integer(Token) -> {Ref, Token};
-        Refused -> plain(Refused)
+        Refused -> Refused
     end.
 
-?DOC("Submits without waiting; `{py_response, Ref, Result}` comes to the caller.").
--spec start_response(place(), request()) -> reference().
-start_response(Place, Request) ->
-    State = state(),
+?DOC("The same with a given reference, which may be any term.").
+-spec start_as(place(), term(), request()) -> py_nif:token() | {error, term()}.
+start_as({_, Ctx} = Place, Reference, #request{timeout = Timeout} = Request) ->
+    {Namespace, State} = namespace_for(Request, Place, state()),
+    plain(send(Ctx, State#py.owner, Namespace, self(), Reference, Request,
+               cut(Timeout, State#py.deadline), Request#request.flags bor State#py.errand,
+               State#py.depth)).
+
+%% Code, and functions of '__main__', need a namespace; the others have it if there is one.
+namespace_for(Request, Place, State) ->
     case is_code_or_main(Request) of
         true ->
             {Namespace, State1} = namespace(Place, State),
             store(State1),
-            respond(Place, Namespace, Request, State1);
+            {Namespace, State1};
         false ->
-            respond(Place, namespace_if_any(Place, State), Request, State)
+            {namespace_if_any(Place, State), State}
     end.
 
-respond({_, Ctx}, Namespace, #request{timeout = Timeout} = Request, State) ->
+?DOC("Submits without waiting; `{py_response, Ref, Result}` comes to the caller.").
+-spec start_response(place(), request()) -> reference().
+start_response({_, Ctx} = Place, #request{timeout = Timeout} = Request) ->
+    {Namespace, State} = namespace_for(Request, Place, state()),
     Ref = py_nif:ticket(),
     case send(Ctx, State#py.owner, Namespace, self(), Ref, Request, cut(Timeout, State#py.deadline),
               Request#request.flags bor ?FLAG_RESPONSE bor State#py.errand, State#py.depth) of
@@ -302,6 +313,11 @@ settled(Request, Result) ->
 implicitly(#request{flags = Flags} = Request) ->
     Request#request{flags = Flags bor ?FLAG_IMPLICIT}.
 
+?DOC("Adds options; see py_request.hrl.").
+-spec with_flags(request(), non_neg_integer()) -> request().
+with_flags(#request{flags = Flags} = Request, More) ->
+    Request#request{flags = Flags bor More}.
+
 -spec with_timeout(request(), timeout()) -> request().
 with_timeout(Request, Timeout) ->
     Request#request{timeout = Timeout}.
@@ -326,6 +342,18 @@ adopt(Pid, {_Owner, Ctx, Namespace, Depth, Left, IsErrand}) ->
         undefined -> store(State);
         _ -> store(State#py{sticky = {Pid, Ctx}, namespaces = #{Ctx => Namespace}})
     end.
+
+?DOC("What a process that works for the calling one needs, to make this request at that place.").
+-spec bequest(place(), request()) -> bequest().
+bequest(Place, Request) ->
+    {_, State} = namespace_for(Request, Place, state()),
+    State.
+
+?DOC("Makes the calling process work for another one: its namespaces and chain are those of the\n"
+     "bequest, and to Python it is `Pid` (if that is local).").
+-spec inherit(bequest(), pid()) -> ok.
+inherit(State, Pid) when node(Pid) =:= node() -> store(State#py{owner = py_nif:owner_for(Pid)});
+inherit(State, _Pid) -> store(State#py{owner = py_nif:owner()}).
 
 ?DOC("The calling process's requests go to the head of the line, as a callback's do.").
 -spec go_first() -> ok.

@@ -12,6 +12,7 @@
 -define(FLAG_PLACING, 1024).
 -define(FLAG_ERRAND, 2048).
 -define(FLAG_ANY_EXECUTOR, 4096).
+-define(FLAG_ASYNC, 8192).
 
 -define(OP_CALL, 0).
 -define(OP_EVAL, 1).

@@ -8,7 +8,8 @@
 
 -define(TABLE, py_state).
 
-?DOC("Stores a value. `{error, full}` when a new key would exceed `max_state_entries`.").
+?DOC("Stores a value. `{error, full}` when a new key would exceed `max_state_entries`; those who add\n"
+     "keys at the same moment may exceed it by their number.").
 -spec store(term(), term()) -> ok | {error, full}.
 store(Key, Value) ->
     case has_room(Key) of
@@ -23,11 +24,13 @@ fetch(Key) ->
         [] -> {error, not_found}
     end.
 
+?DOC("Removes a key; `ok` too if it is not there.").
 -spec remove(term()) -> ok.
 remove(Key) ->
     ets:delete(?TABLE, Key),
     ok.
 
+?DOC("All keys, in no order.").
 -spec keys() -> [term()].
 keys() ->
     ets:select(?TABLE, [{{'$1', '_'}, [], ['$1']}]).
@@ -43,7 +46,7 @@ incr(Key) ->
 
 ?DOC("Adds to a counter, atomically; a new key starts at 0. Returns the new value.").
 -spec incr(term(), integer()) -> integer() | {error, full | not_a_counter}.
-incr(Key, Amount) ->
+incr(Key, Amount) when is_integer(Amount) ->
     case has_room(Key) of
         true ->
             try ets:update_counter(?TABLE, Key, Amount, {Key, 0})
@@ -51,15 +54,20 @@ incr(Key, Amount) ->
             end;
         false ->
             {error, full}
-    end.
+    end;
+incr(_Key, _Amount) ->
+    py_options:misuse("a counter changes by an integer").
 
 -spec decr(term()) -> integer() | {error, full | not_a_counter}.
 decr(Key) ->
     incr(Key, -1).
 
+?DOC("Subtracts; otherwise like `incr/2`.").
 -spec decr(term(), integer()) -> integer() | {error, full | not_a_counter}.
+decr(Key, Amount) when is_integer(Amount) ->
+    incr(Key, -Amount);
 decr(Key, Amount) ->
-    incr(Key, -Amount).
+    incr(Key, Amount).
 
 has_room(Key) ->
     case py_config:get(max_state_entries) of
@@ -67,18 +75,14 @@ has_room(Key) ->
         Max -> ets:info(?TABLE, size) < Max orelse ets:member(?TABLE, Key)
     end.
 
-?DOC("The operations of the Python package; failures are exceptions there.").
+?DOC("The operations of the Python package, whose _state.py makes exceptions of what fails.").
 -spec from_python(binary(), [term()]) -> term().
-from_python(<<"get">>, [Key, Default]) ->
-    case fetch(Key) of
-        {ok, Value} -> Value;
-        {error, not_found} -> Default
-    end;
-from_python(<<"set">>, [Key, Value]) -> checked(Key, store(Key, Value));
+from_python(<<"get">>, [Key]) -> [Value || {_, Value} <- ets:lookup(?TABLE, Key)];
+from_python(<<"set">>, [Key, Value]) -> plain(store(Key, Value));
 from_python(<<"delete">>, [Key]) -> remove(Key);
 from_python(<<"keys">>, []) -> keys();
 from_python(<<"clear">>, []) -> clear();
-from_python(<<"incr">>, [Key, Amount]) -> checked(Key, incr(Key, Amount)).
+from_python(<<"incr">>, [Key, Amount]) -> plain(incr(Key, Amount)).
 
-checked(Key, {error, Reason}) -> error({Reason, Key});
-checked(_Key, Result) -> Result.
+plain({error, Reason}) -> Reason;
+plain(Result) -> Result.

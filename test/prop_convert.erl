@@ -10,6 +10,9 @@
 
 -include("prop.hrl").
 
+-import(proper_types, [integer/2, float/0, binary/0, binary/1, list/1, vector/2, oneof/1, frequency/1,
+                       resize/2]).
+
 %% The properties that do not hold in so many tests, with counterexamples.
 failed(Tests) ->
     failed(Tests, properties()).
@@ -49,8 +52,8 @@ returned(_, _) ->
 
 %% Maps whose keys are likely to be equal in Python, in Erlang, or nearly.
 prop_keys() ->
-    Map = ?LET(Pairs, proper_types:list({near_key(), small_integer()}), maps:from_list(Pairs)),
-    ?FORALL(Term, proper_types:oneof([Map, [Map], {ok, #{k => Map}}]), returned(Term, same(Term))).
+    Map = ?LET(Pairs, list({near_key(), small_integer()}), maps:from_list(Pairs)),
+    ?FORALL(Term, oneof([Map, [Map], {ok, #{k => Map}}]), returned(Term, same(Term))).
 
 %% Any bytes: text if they are UTF-8, and never anything else than themselves.
 prop_binaries() ->
@@ -65,7 +68,7 @@ type_of(Binary) ->
 
 %% The option decides, whatever the bytes are.
 prop_policies() ->
-    ?FORALL({Binary, Policy}, {some_bytes(), proper_types:oneof([bytes, str])},
+    ?FORALL({Binary, Policy}, {some_bytes(), oneof([bytes, str])},
             py:eval(<<"[type(x).__name__, x]">>, #{x => Binary}, #{binary => Policy}) =:=
                 case {Policy, is_text(Binary)} of
                     {str, false} -> {error, {badarg, [locals, x], invalid_utf8}};
@@ -74,7 +77,7 @@ prop_policies() ->
 
 %% Any str, surrogates too: nothing is lost.
 prop_code_points() ->
-    ?FORALL(Points, proper_types:list(code_point()),
+    ?FORALL(Points, list(code_point()),
             py:eval(<<"''.join(map(chr, x))">>, #{x => Points}) =:= {ok, encoded(Points)}).
 
 encoded(Points) ->
@@ -131,15 +134,15 @@ prop_paths_out() ->
 
 %% Two keys that become the same term, among others.
 prop_python_collisions() ->
-    ?FORALL({N, A, B}, {proper_types:integer(0, 300), proper_types:integer(0, 300), proper_types:integer(0, 300)},
+    ?FORALL({N, A, B}, {integer(0, 300), integer(0, 300), integer(0, 300)},
             py:eval(<<"dict([(i, i) for i in range(n)][:a] + [('k', 1)] + [(-i - 1, i) for i in range(b)]"
                       " + [(b'k', 2)] + [(i, i) for i in range(n)][a:])">>, #{n => N, a => A, b => B})
                 =:= {error, {unconvertible, [<<"k">>], <<"dict">>}}).
 
 %% Chains of containers of all kinds.
 prop_deep() ->
-    Kinds = proper_types:vector(6, proper_types:integer(0, 5)),
-    ?FORALL({Kind, Depth}, {Kinds, proper_types:integer(1, 20000)},
+    Kinds = vector(6, integer(0, 5)),
+    ?FORALL({Kind, Depth}, {Kinds, integer(1, 20000)},
             begin
                 Term = nest(Depth, Kind, <<"end">>),
                 {ok, Back} = same(Term),
@@ -157,7 +160,7 @@ wrap(4, Inner) -> {none, Inner, 2.5};
 wrap(5, Inner) -> #{<<"a">> => 1, <<"b">> => Inner, <<"c">> => []}.
 
 prop_wide() ->
-    ?FORALL({Item, N, Kind}, {plain_scalar(), proper_types:integer(0, 30000), proper_types:integer(0, 2)},
+    ?FORALL({Item, N, Kind}, {plain_scalar(), integer(0, 30000), integer(0, 2)},
             begin
                 Term = case Kind of
                            0 -> lists:duplicate(N, Item);
@@ -260,48 +263,48 @@ any_term(0) ->
     scalar_or_refused();
 any_term(Size) ->
     Inner = ?LAZY(any_term(Size div 3)),
-    proper_types:frequency(
-        [{3, scalar()}, {3, proper_types:resize(Size, proper_types:list(Inner))},
-         {2, ?LET(Items, proper_types:resize(Size, proper_types:list(Inner)), list_to_tuple(Items))},
-         {3, ?LET(Pairs, proper_types:resize(Size, proper_types:list({key(Size div 3), Inner})),
+    frequency(
+        [{3, scalar()}, {3, resize(Size, list(Inner))},
+         {2, ?LET(Items, resize(Size, list(Inner)), list_to_tuple(Items))},
+         {3, ?LET(Pairs, resize(Size, list({key(Size div 3), Inner})),
                   maps:from_list(Pairs))},
-         {1, ?LET({N, Item}, {proper_types:integer(0, 50), Inner}, lists:duplicate(N, Item))}]).
+         {1, ?LET({N, Item}, {integer(0, 50), Inner}, lists:duplicate(N, Item))}]).
 
 key(Size) ->
-    proper_types:frequency([{10, hashable(Size)}, {2, near_key()}, {1, any_term(Size div 3)}]).
+    frequency([{10, hashable(Size)}, {2, near_key()}, {1, any_term(Size div 3)}]).
 
 hashable(0) -> scalar();
 hashable(Size) ->
-    proper_types:oneof([scalar(), ?LET(Items, proper_types:vector(2, ?LAZY(hashable(Size div 3))),
+    oneof([scalar(), ?LET(Items, vector(2, ?LAZY(hashable(Size div 3))),
                                        list_to_tuple(Items))]).
 
 near_key() ->
-    proper_types:oneof([a, <<"a">>, {bytes, <<"a">>}, 1, 1.0, true, 0, 0.0, false, none, nil, undefined,
+    oneof([a, <<"a">>, {bytes, <<"a">>}, 1, 1.0, true, 0, 0.0, false, none, nil, undefined,
                         <<"none">>, <<255>>, {bytes, <<255>>}, {1, a}, {1.0, <<"a">>}, {true, {bytes, <<"a">>}},
                         1 bsl 70, (1 bsl 70) * 1.0, [], {}, {bytes, 1}, small_integer()]).
 
 scalar() ->
-    proper_types:frequency(
+    frequency(
         [{4, plain_scalar()}, {2, any_atom()}, {2, some_bytes()}, {1, {bytes, some_bytes()}},
          {1, identifier()}]).
 
 %% With this a large term is mostly refused.
 scalar_or_refused() ->
-    proper_types:frequency([{50, scalar()}, {1, <<5:3>>}, {1, [1 | 2]}]).
+    frequency([{50, scalar()}, {1, <<5:3>>}, {1, [1 | 2]}]).
 
 plain_scalar() ->
-    proper_types:oneof([small_integer(), any_integer(), proper_types:float(), some_float(), some_text(), true,
+    oneof([small_integer(), any_integer(), float(), some_float(), some_text(), true,
                         false, none]).
 
 small_integer() ->
-    proper_types:integer(-20, 20).
+    integer(-20, 20).
 
 any_integer() ->
     ?LET({Bits, Offset, Sign, Mantissa},
-         {proper_types:oneof([0, 7, 8, 31, 32, 59, 60, 62, 63, 64, 65, 128, 2040,
-                              proper_types:integer(0, 4000), proper_types:integer(0, 40000)]),
-          proper_types:integer(-2, 2), proper_types:oneof([1, -1]),
-          proper_types:oneof([1, proper_types:integer(1, 1 bsl 70)])},
+         {oneof([0, 7, 8, 31, 32, 59, 60, 62, 63, 64, 65, 128, 2040,
+                              integer(0, 4000), integer(0, 40000)]),
+          integer(-2, 2), oneof([1, -1]),
+          oneof([1, integer(1, 1 bsl 70)])},
          Sign * ((Mantissa bsl Bits) + Offset)).
 
 some_float() ->
@@ -309,51 +312,51 @@ some_float() ->
                       case <<Bits:64>> of <<Float/float>> -> Float; _ -> 0.5 end), is_float(F)).
 
 bits_of_float() ->
-    proper_types:oneof([proper_types:integer(0, (1 bsl 64) - 1), 0, 1 bsl 63, 2047 bsl 52, 4095 bsl 52,
+    oneof([integer(0, (1 bsl 64) - 1), 0, 1 bsl 63, 2047 bsl 52, 4095 bsl 52,
                         (2047 bsl 52) + 1, (4095 bsl 52) + (1 bsl 51), (2047 bsl 52) - 1, 1]).
 
 any_atom() ->
-    proper_types:oneof([ok, true, false, none, nil, undefined, nan, '', 'größe', '日本語', '😀', 'a b', bytes,
+    oneof([ok, true, false, none, nil, undefined, nan, '', 'größe', '日本語', '😀', 'a b', bytes,
                         error, infinity]).
 
 some_text() ->
-    ?LET(Points, proper_types:list(?SUCHTHAT(P, code_point(), not is_surrogate(P))),
+    ?LET(Points, list(?SUCHTHAT(P, code_point(), not is_surrogate(P))),
          unicode:characters_to_binary(Points)).
 
 code_point() ->
-    proper_types:oneof([proper_types:integer(0, 127), proper_types:integer($a, $z), proper_types:integer(128, 16#7ff),
-                        proper_types:integer(16#d7f0, 16#e010), proper_types:integer(16#dc70, 16#dd10),
-                        proper_types:integer(16#fff0, 16#10010), proper_types:integer(16#10fff0, 16#10ffff)]).
+    oneof([integer(0, 127), integer($a, $z), integer(128, 16#7ff),
+                        integer(16#d7f0, 16#e010), integer(16#dc70, 16#dd10),
+                        integer(16#fff0, 16#10010), integer(16#10fff0, 16#10ffff)]).
 
 %% Text, bytes, text with a byte too much or too little, runs about the lengths that matter.
 some_bytes() ->
-    proper_types:oneof(
-        [proper_types:binary(), some_text(), <<>>,
-         ?LET({Text, Byte}, {some_text(), proper_types:binary(1)}, <<Text/binary, Byte/binary>>),
-         ?LET({A, Byte, B}, {some_text(), proper_types:binary(1), some_text()}, <<A/binary, Byte/binary, B/binary>>),
-         ?LET({Text, N}, {some_text(), proper_types:integer(0, 5)},
+    oneof(
+        [binary(), some_text(), <<>>,
+         ?LET({Text, Byte}, {some_text(), binary(1)}, <<Text/binary, Byte/binary>>),
+         ?LET({A, Byte, B}, {some_text(), binary(1), some_text()}, <<A/binary, Byte/binary, B/binary>>),
+         ?LET({Text, N}, {some_text(), integer(0, 5)},
               binary:part(Text, 0, max(0, byte_size(Text) - N))),
-         ?LET({N, Text}, {proper_types:integer(0, 300), some_text()}, <<(binary:copy(<<"x">>, N))/binary, Text/binary>>),
-         ?LET(Bytes, proper_types:list(proper_types:oneof([16#7f, 16#80, 16#bf, 16#c0, 16#c2, 16#e0, 16#9f, 16#a0,
+         ?LET({N, Text}, {integer(0, 300), some_text()}, <<(binary:copy(<<"x">>, N))/binary, Text/binary>>),
+         ?LET(Bytes, list(oneof([16#7f, 16#80, 16#bf, 16#c0, 16#c2, 16#e0, 16#9f, 16#a0,
                                                            16#ed, 16#ef, 16#f0, 16#8f, 16#90, 16#f4, 16#f5, 16#ff])),
               list_to_binary(Bytes))]).
 
 identifier() ->
-    ?LAZY(proper_types:oneof([self(), make_ref(), hd(erlang:ports()), fun lists:map/2, fun ?MODULE:failed/1,
+    ?LAZY(oneof([self(), make_ref(), hd(erlang:ports()), fun lists:map/2, fun ?MODULE:failed/1,
                               binary_to_term(<<131, 88, 119, 3, "x@y", 7:32, 8:32, 9:32>>)])).
 
 %% {Term, Path, Why} of a term with one thing in it that is refused.
 bad_term(0) ->
-    proper_types:oneof([{<<5:3>>, [], bitstring}, {[1 | 2], [], improper_list}, {[[], 2 | x], [], improper_list},
+    oneof([{<<5:3>>, [], bitstring}, {[1 | 2], [], improper_list}, {[[], 2 | x], [], improper_list},
                         {#{{[1]} => 1}, [{[1]}], unhashable_key}]);
 bad_term(Size) ->
     Inner = ?LAZY(bad_term(Size div 2)),
-    Good = proper_types:list(plain_scalar()),
-    proper_types:frequency(
+    Good = list(plain_scalar()),
+    frequency(
         [{1, bad_term(0)},
          {3, ?LET({A, {T, P, W}, B}, {Good, Inner, Good}, {A ++ [T | B], [length(A) + 1 | P], W})},
          {3, ?LET({A, {T, P, W}, B}, {Good, Inner, Good}, {list_to_tuple(A ++ [T | B]), [length(A) + 1 | P], W})},
-         {3, ?LET({N, K, {T, P, W}}, {proper_types:integer(0, 50), proper_types:oneof([k, <<"k">>, {k, 1}, -1]), Inner},
+         {3, ?LET({N, K, {T, P, W}}, {integer(0, 50), oneof([k, <<"k">>, {k, 1}, -1]), Inner},
                   {maps:put(K, T, maps:from_list([{I, I} || I <- lists:seq(1, N)])), [K | P], W})}]).
 
 %% ------------------------------------------------------------------------------------------
@@ -364,10 +367,10 @@ python_value() ->
     ?SIZED(Size, python_value(Size)).
 
 python_value(0) ->
-    proper_types:oneof([python_number(), python_text(), python_time(), python_known(), python_buffer()]);
+    oneof([python_number(), python_text(), python_time(), python_known(), python_buffer()]);
 python_value(Size) ->
-    Items = proper_types:resize(max(1, Size div 4), proper_types:list(?LAZY(python_value(Size div 3)))),
-    proper_types:frequency(
+    Items = resize(max(1, Size div 4), list(?LAZY(python_value(Size div 3)))),
+    frequency(
         [{2, python_value(0)},
          {2, wrapped(Items, "[", "]", fun(Terms) -> Terms end)},
          {1, wrapped(Items, "co.deque([", "])", fun(Terms) -> Terms end)},
@@ -394,7 +397,7 @@ dict(Items, Before, After) ->
           maps:from_list([{integer_to_binary(I), Term} || {I, {_, Term}} <- lists:enumerate(Values)])}).
 
 python_number() ->
-    proper_types:oneof(
+    oneof(
         [?LET(N, any_integer(), {<<"int('", (integer_to_binary(N, 16))/binary, "', 16)">>, N}),
          ?LET(N, small_integer(), {integer_to_binary(N), N}),
          ?LET(F, some_float(), {float_to_binary(F, [{scientific, 20}]), F}),
@@ -404,21 +407,21 @@ python_number() ->
          ?LET(N, any_integer(), {<<"de.Decimal(", (small(N))/binary, ")">>, small(N)}),
          ?LET(N, small_integer(), {<<"fr.Fraction(", (integer_to_binary(N * 7 + 1))/binary, ", 7)">>,
                                    <<(integer_to_binary(N * 7 + 1))/binary, "/7">>}),
-         ?LET({A, N}, {small_integer(), proper_types:integer(0, 50)},
+         ?LET({A, N}, {small_integer(), integer(0, 50)},
               {iolist_to_binary(io_lib:format("range(~b, ~b)", [A, A + N])), lists:seq(A, A + N - 1)})]).
 
 small(N) ->
     integer_to_binary(N rem 1000000000000000000000).
 
 python_text() ->
-    proper_types:oneof(
-        [?LET(Points, proper_types:list(code_point()), {literal(Points), encoded(Points)}),
-         ?LET(Bytes, proper_types:binary(), {bytes_literal(Bytes), Bytes}),
-         ?LET(Bytes, proper_types:binary(), {<<"bytearray(", (bytes_literal(Bytes))/binary, ")">>, Bytes}),
-         ?LET(Bytes, proper_types:binary(), {<<"memoryview(", (bytes_literal(Bytes))/binary, ")">>, Bytes}),
+    oneof(
+        [?LET(Points, list(code_point()), {literal(Points), encoded(Points)}),
+         ?LET(Bytes, binary(), {bytes_literal(Bytes), Bytes}),
+         ?LET(Bytes, binary(), {<<"bytearray(", (bytes_literal(Bytes))/binary, ")">>, Bytes}),
+         ?LET(Bytes, binary(), {<<"memoryview(", (bytes_literal(Bytes))/binary, ")">>, Bytes}),
          ?LET(Atom, any_atom(), {<<"er.Atom(", (literal(atom_to_list(Atom)))/binary, ")">>, Atom}),
          {<<"pa.PurePosixPath('/a')">>, <<"/a">>},
-         ?LET(N, proper_types:integer(0, 16#ffff),
+         ?LET(N, integer(0, 16#ffff),
               {<<"uu.UUID(int=", (integer_to_binary(N))/binary, ")">>,
                iolist_to_binary(io_lib:format("00000000-0000-0000-0000-~12.16.0b", [N]))})]).
 
@@ -429,23 +432,23 @@ bytes_literal(Bytes) ->
     iolist_to_binary(["b'", [io_lib:format("\\x~2.16.0b", [B]) || <<B>> <= Bytes], $']).
 
 python_time() ->
-    proper_types:oneof(
-        [?LET({Y, M, D}, {proper_types:integer(1, 9999), proper_types:integer(1, 12), proper_types:integer(1, 28)},
+    oneof(
+        [?LET({Y, M, D}, {integer(1, 9999), integer(1, 12), integer(1, 28)},
               {iolist_to_binary(io_lib:format("dt.date(~b, ~b, ~b)", [Y, M, D])), {Y, M, D}}),
-         ?LET({Y, S, U}, {proper_types:integer(1, 9999), proper_types:integer(0, 59), proper_types:integer(1, 999999)},
+         ?LET({Y, S, U}, {integer(1, 9999), integer(0, 59), integer(1, 999999)},
               {iolist_to_binary(io_lib:format("dt.datetime(~b, 1, 2, 3, 4, ~b, ~b, dt.timezone.utc)", [Y, S, U])),
                iolist_to_binary(io_lib:format("~4..0b-01-02T03:04:~2..0b.~6..0b+00:00", [Y, S, U]))}),
-         ?LET(U, proper_types:integer(-(1 bsl 60), 1 bsl 60),
+         ?LET(U, integer(-(1 bsl 60), 1 bsl 60),
               {iolist_to_binary(io_lib:format("dt.timedelta(microseconds=~b)", [U])), {timedelta, U}})]).
 
 python_known() ->
     ?LET(N, small_integer(), {<<"ty.SimpleNamespace(x=", (integer_to_binary(N))/binary, ").x">>, N}).
 
 python_buffer() ->
-    ?LET(Numbers, proper_types:list(proper_types:integer(-32768, 32767)),
+    ?LET(Numbers, list(integer(-32768, 32767)),
          begin
              Array = iolist_to_binary(io_lib:format("ar.array('h', ~w)", [Numbers])),
-             proper_types:oneof([{Array, Numbers}, {<<"memoryview(", Array/binary, ")">>, Numbers},
+             oneof([{Array, Numbers}, {<<"memoryview(", Array/binary, ")">>, Numbers},
                                  {<<"memoryview(", Array/binary, ")[::-1]">>, lists:reverse(Numbers)}])
          end).
 
@@ -454,9 +457,9 @@ bad_value(0) ->
     {<<"object()">>, []};
 bad_value(Size) ->
     Inner = ?LAZY(bad_value(Size div 2)),
-    N = proper_types:integer(0, 100),
+    N = integer(0, 100),
     Format = fun(F, Arguments) -> iolist_to_binary(io_lib:format(F, Arguments)) end,
-    proper_types:frequency(
+    frequency(
         [{1, bad_value(0)},
          {3, ?LET({A, {C, P}, B}, {N, Inner, N}, {Format("[0] * ~b + [~s] + [''] * ~b", [A, C, B]), [A + 1 | P]})},
          {3, ?LET({A, {C, P}, B}, {N, Inner, N}, {Format("(*([[1]] * ~b), ~s, *([1] * ~b))", [A, C, B]), [A + 1 | P]})},

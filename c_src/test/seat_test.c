@@ -151,6 +151,7 @@ static office_t *new_office(void)
     office_t *office = test_new(1, sizeof(*office));
 
     seat_init(&office->seat, spawn, spawn_later);
+    office->seat.spare_keep = 3600 * INT64_C(1000000000); /* nobody goes by itself */
     office->next = offices;
     offices = office;
     return office;
@@ -423,6 +424,40 @@ static void seat_is_taken_while_a_resumed_one_runs(void)
     close_office(office);
     free_jobs(waits, 2);
     free_jobs(next, 2);
+}
+
+static void hold_then_park(job_t *job, worker_t *worker)
+{
+    event_set(&job[1].at->begun);
+    event_wait(&job[1].at->gate);
+    park(job, worker);
+}
+
+/* Who parks lets the sleeping spare serve what has come meanwhile. */
+static void parking_wakes_a_spare(void)
+{
+    office_t *office = open_office();
+    job_t *first = new_jobs(office, 1, park);
+    job_t *waits = new_jobs(office, 2, hold_then_park);
+    job_t *next = new_jobs(office, 1, do_nothing);
+
+    push(first, false);
+    event_wait(&first->at->parked);
+    event_set(&first->at->gate);
+    event_wait(&first->at->finished); /* now there is a spare */
+    push(&waits[0], false);
+    event_wait(&waits[1].at->begun);
+    push(next, true);
+    check(stays_unbegun(next));
+    event_set(&waits[1].at->gate);
+    event_wait(&next->at->finished);
+    check(atomic_load(&office->started) == 2);
+    event_set(&waits[0].at->gate);
+    event_wait(&waits[0].at->finished);
+    close_office(office);
+    free_jobs(first, 1);
+    free_jobs(waits, 2);
+    free_jobs(next, 1);
 }
 
 /* Each level waits for the next; they go on in any order. */
@@ -1177,7 +1212,8 @@ static void one_life(uint32_t *seed)
     pthread_t other;
 
     chaos.office = new_office();
-    chaos.office->seat.spare_keep = 1000000 * (int64_t)(1 + random_below(seed, 5));
+    if (random_below(seed, 2) == 0)
+        chaos.office->seat.spare_keep = 1000000 * (int64_t)(1 + random_below(seed, 5));
     chaos.jobs = test_new(JOBS, sizeof(job_t));
     atomic_store(&chaos.used, 0);
     atomic_store(&chaos.pushed, 0);
@@ -1218,6 +1254,7 @@ int main(void)
     test_case("spare_serves_while_home_is_parked", spare_serves_while_home_is_parked);
     test_case("resuming_does_not_wait", resuming_does_not_wait);
     test_case("seat_is_taken_while_a_resumed_one_runs", seat_is_taken_while_a_resumed_one_runs);
+    test_case("parking_wakes_a_spare", parking_wakes_a_spare);
     test_case("many_parked_at_once", many_parked_at_once);
     test_case("no_spare_no_parking", no_spare_no_parking);
     test_case("stuck_worker_is_given_up", stuck_worker_is_given_up);

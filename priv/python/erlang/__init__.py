@@ -19,7 +19,7 @@ except ImportError as error:
 from _erlang import Atom, Error, Fun, Interrupt, Pid, Port, ProcessError, Ref, self
 
 from ._calls import atom, call, function, is_registered, send, whereis
-from ._errors import CallbackError
+from ._errors import CallbackError, StateFull
 from ._state import (
     state_clear,
     state_decr,
@@ -32,13 +32,13 @@ from ._state import (
 
 __all__ = [
     "Atom", "CallbackError", "Error", "Fun", "Interrupt", "Pid", "Port", "ProcessError", "Ref",
-    "async_call", "atom", "call", "self", "send", "sleep", "state_clear", "state_decr",
-    "state_delete", "state_get", "state_incr", "state_keys", "state_set", "whereis",
+    "StateFull", "async_call", "atom", "call", "run", "self", "send", "sleep", "state_clear",
+    "state_decr", "state_delete", "state_get", "state_incr", "state_keys", "state_set", "whereis",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("async_call", "sleep"):  # asyncio is loaded when somebody wants it
+    if name in ("async_call", "run", "sleep"):  # asyncio is loaded when somebody wants it
         from . import _async
 
         return getattr(_async, name)

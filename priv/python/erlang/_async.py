@@ -7,7 +7,9 @@ from typing import Any
 
 import _erlang
 
-__all__ = ["async_call", "sleep"]
+from ._loop import run
+
+__all__ = ["async_call", "run", "sleep"]
 
 
 def _settle(future: asyncio.Future[Any], value: object, error: BaseException | None) -> None:

@@ -13,6 +13,9 @@ import ast
 import importlib
 import importlib.machinery
 import sys
+from collections.abc import Callable
+from importlib.machinery import ModuleSpec
+from typing import Any
 
 import _erlang
 
@@ -39,10 +42,10 @@ class ClosedInput:
     encoding = "utf-8"
     errors = "strict"
 
-    def _refuse(self, *_args: object) -> str:
+    def _refuse(self, *_args: object) -> Any:
         raise OSError("standard input belongs to the Erlang VM; Python cannot read it")
 
-    read = readline = readlines = fileno = __next__ = _refuse  # type: ignore[assignment]
+    read = readline = readlines = fileno = __next__ = _refuse
 
     def __iter__(self) -> ClosedInput:
         return self
@@ -58,7 +61,7 @@ def setup(kind: str) -> None:
 
     _be_main_thread()
 
-    sys.stdin = ClosedInput()
+    setattr(sys, "stdin", ClosedInput())
     from erlang import _threads
 
     _threads.install()
@@ -68,8 +71,9 @@ def setup(kind: str) -> None:
 def _be_main_thread() -> None:
     # From 3.13 a sub-interpreter takes the main interpreter's thread for its main thread.
     import _thread
-    import threading
+    import threading as public
 
+    threading: Any = public  # what follows has no public name
     main, ident = threading.main_thread(), threading.get_ident()
     if main.ident == ident:
         return
@@ -77,17 +81,19 @@ def _be_main_thread() -> None:
         threading._active.pop(main._ident, None)
         main._ident = ident
         if hasattr(main, "_handle"):
-            main._handle = _thread._make_thread_handle(ident)
+            main._handle = getattr(_thread, "_make_thread_handle")(ident)
         threading._active[ident] = main
 
 
 def finish(seconds: float = 0.5) -> None:
-    """Ends the idle threads of thread pools before the interpreter ends.
+    """Ends event loops and the idle threads of thread pools before the interpreter ends.
 
     A pool that is busy keeps its threads; the interpreter is left behind then.
     """
-    _forget_this_thread()
-    pools = sys.modules.get("concurrent.futures.thread")
+    loops: Any = sys.modules.get("erlang._loop")
+    if loops is not None:
+        loops.close_all(2.0)
+    pools: Any = sys.modules.get("concurrent.futures.thread")
     if pools is None:
         return
     import time
@@ -100,14 +106,6 @@ def finish(seconds: float = 0.5) -> None:
     end = time.monotonic() + seconds
     for thread, _queue in waiting:
         thread.join(max(0.0, end - time.monotonic()))
-
-
-def _forget_this_thread() -> None:
-    """Lets go of what threading keeps for a thread that it did not start: later, in 3.13.0, that
-    fails because the module is gone."""
-    info = getattr(sys.modules.get("threading"), "_thread_local_info", None)
-    if info is not None:
-        info.__dict__.clear()
 
 
 def import_anchors(_unused: str) -> None:
@@ -141,7 +139,7 @@ def _hook_extension_modules(is_main: bool) -> None:
     loader = importlib.machinery.ExtensionFileLoader
     create, execute = loader.create_module, loader.exec_module
 
-    def guarded(original, package, *args):
+    def guarded(original: Callable[..., Any], package: str, *args: object) -> Any:
         try:
             return original(*args)
         except Exception as error:
@@ -149,12 +147,12 @@ def _hook_extension_modules(is_main: bool) -> None:
             _importers.update(_packages_in_the_making())
             raise ImportError(HELP.format(package) + f" ({error})", name=package) from error
 
-    def create_in_main(self, spec):
+    def create_in_main(self: Any, spec: ModuleSpec) -> Any:
         module = create(self, spec)
         _erlang.guard_exit()
         return module
 
-    def create_module(self, spec):
+    def create_module(self: Any, spec: ModuleSpec) -> Any:
         package = spec.name.partition(".")[0]
         if _is_standard(package):
             return create(self, spec)
@@ -163,16 +161,15 @@ def _hook_extension_modules(is_main: bool) -> None:
             _erlang.import_in_main("\n".join([spec.name, *paths]))
         return guarded(create, package, self, spec)
 
-    def exec_module(self, module):
+    def exec_module(self: Any, module: Any) -> Any:
         package = module.__spec__.name.partition(".")[0]
         if _is_standard(package):
             return execute(self, module)
         return guarded(execute, package, self, module)
 
-    if is_main:
-        loader.create_module = create_in_main
-    else:
-        loader.create_module, loader.exec_module = create_module, exec_module
+    setattr(loader, "create_module", create_in_main if is_main else create_module)
+    if not is_main:
+        setattr(loader, "exec_module", exec_module)
 
 
 # Packages that were being imported when something was refused here: if they then fail as well,

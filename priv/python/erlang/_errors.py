@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import _erlang
 
-__all__ = ["CallbackError"]
+__all__ = ["CallbackError", "StateFull"]
 
 
 class CallbackError(_erlang.Error):
@@ -13,6 +13,10 @@ class CallbackError(_erlang.Error):
     error_class is 'error', 'exit' or 'throw'; reason the term, converted; stacktrace a
     list of "module:function/arity (file:line)". str() is what Erlang would print.
     """
+
+    error_class: str
+    reason: object
+    stacktrace: list[str]
 
     def __init__(self, error_class: str, reason: object, stacktrace: list[str], text: str) -> None:
         super().__init__(error_class, reason, stacktrace, text)
@@ -24,4 +28,8 @@ class CallbackError(_erlang.Error):
         return str(self.args[3])
 
 
-CallbackError.__module__ = "erlang"
+class StateFull(_erlang.Error):
+    """A new key of the shared state would exceed the application's setting max_state_entries."""
+
+
+CallbackError.__module__ = StateFull.__module__ = "erlang"

@@ -151,9 +151,9 @@ def _find_rule(cls: type, obj: object) -> _Rule:
     if _is_one_of(mro, "enum", "Enum"):
         return _enum
     for base in mro:
-        rule = _BUILTINS.get(base)
-        if rule is not None:
-            return rule
+        builtin = _BUILTINS.get(base)
+        if builtin is not None:
+            return builtin
         homes, rule = _KNOWN.get(base.__name__, ((), _none))
         if any(_class_in(home, base.__name__) is base for home in homes):
             return rule
