@@ -144,7 +144,8 @@ static bool bootstrap(interp_t *interp)
     setup = PyImport_ImportModule("erlang._bootstrap");
     if (setup == NULL)
         goto done;
-    result = PyObject_CallMethod(setup, "setup", "s", kinds[interp->kind]);
+    result = PyObject_CallMethod(setup, "setup", "sn", kinds[interp->kind],
+                                 (Py_ssize_t)thread_stack());
     if (result != NULL && !module_complete(interp->module)) {
         Py_CLEAR(result);
     }

@@ -376,8 +376,8 @@ NIF(nif_submit)
     ERL_NIF_TERM token;
 
     (void)argc;
-    if (context == NULL || !enif_get_local_pid(env, argv[3], &reply_to) ||
-        !enif_get_uint(env, argv[5], &op) || op > OP_EXEC || !enif_get_uint(env, argv[11], &flags) ||
+    if (context == NULL || (namespace == NULL && !enif_is_identical(argv[2], atom_none)) ||
+        !enif_get_local_pid(env, argv[3], &reply_to) || !enif_get_uint(env, argv[5], &op) || op > OP_EXEC || !enif_get_uint(env, argv[11], &flags) ||
         !enif_get_uint(env, argv[12], &depth))
         return enif_make_badarg(env);
     if (!context_is_open(context))

@@ -44,6 +44,11 @@ void thread_setup(size_t stack, int max)
     max_threads = max;
 }
 
+size_t thread_stack(void)
+{
+    return stack_bytes;
+}
+
 int thread_count(void)
 {
     return atomic_load(&threads);

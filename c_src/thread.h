@@ -2,7 +2,7 @@
  * thread - our threads, how they sleep and how they are woken; the clock.
  *
  * Threads carry names (at most 15 bytes), block all signals, have stacks of
- * thread_stack_set() bytes and are detached. Their number is bounded for the VM.
+ * thread_stack() bytes and are detached. Their number is bounded for the VM.
  *
  * A parker is a thread's bed: one thread waits on it, any thread wakes it. A wake
  * that comes first is remembered. Waking a sleeper costs microseconds, on a sleeping
@@ -25,6 +25,7 @@ int64_t clock_now(void);
 
 /* Set once, before the first thread. */
 void thread_setup(size_t stack_bytes, int max_threads);
+size_t thread_stack(void);
 
 /* How many of our threads are alive, and the bound. */
 int thread_count(void);

@@ -60,7 +60,7 @@ new(Opts) ->
 -spec stop(context()) -> ok.
 stop(Ctx) ->
     try gen_server:stop(Ctx, normal, infinity)
-    catch exit:noproc -> ok; exit:{noproc, _} -> ok; exit:normal -> ok
+    catch exit:_ -> ok % it was gone, or went before its turn
     end.
 
 -spec destroy(context()) -> ok.
@@ -288,6 +288,7 @@ opened(Ref, Tag, Mode, Opts) ->
     receive
         {py_opened, Tag, ok} ->
             ets:insert(?TABLE, {self(), Ref, Mode}),
+            py_engine:watch(self()),
             py_import:prepare({self(), Ref}, Opts),
             {ok, #{ref => Ref, opts => Opts, callbacks => #{}}};
         {py_opened, Tag, {error, Why}} ->

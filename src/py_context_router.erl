@@ -44,7 +44,9 @@ start() ->
 -spec start(#{contexts => pos_integer(), mode => py_context:mode()}) ->
     {ok, [py_context:context()]} | {error, term()}.
 start(Opts) when is_map(Opts) ->
-    request({start, Opts}).
+    request({start, Opts});
+start(_Opts) ->
+    py_options:misuse("the contexts are started with a map of options").
 
 ?DOC("Stops all contexts of all pools. Calls then answer `{error, {context_down, not_started}}`.").
 -spec stop() -> ok.
@@ -66,7 +68,9 @@ start_pool(Pool, Size) ->
 -spec start_pool(pool(), pos_integer(), py_context:mode()) ->
     {ok, [py_context:context()]} | {error, term()}.
 start_pool(Pool, Size, Mode) when is_atom(Pool), is_integer(Size), Size > 0 ->
-    request({start_pool, Pool, Size, Mode}).
+    request({start_pool, Pool, Size, Mode});
+start_pool(_Pool, _Size, _Mode) ->
+    py_options:misuse("a pool has a name (an atom) and a size (a positive integer)").
 
 -spec stop_pool(pool()) -> ok | {error, {no_pool, pool()}}.
 stop_pool(Pool) ->
@@ -100,7 +104,9 @@ get_context() ->
 get_context(Index) when is_integer(Index) ->
     pid_or_error(place(Index));
 get_context(Pool) when is_atom(Pool) ->
-    pid_or_error(pool_place(Pool)).
+    pid_or_error(pool_place(Pool));
+get_context(_Which) ->
+    py_options:misuse("a context is named by its index or by its pool").
 
 pid_or_error({ok, {Pid, _}}) -> Pid;
 pid_or_error(Error) -> Error.
@@ -121,7 +127,9 @@ bind_context(Ctx) when is_pid(Ctx) ->
             end;
         Index ->
             py_request:bind({index, Index})
-    end.
+    end;
+bind_context(_Which) ->
+    py_options:misuse("a process is bound to a context (a pid) or to an index of the router, from 1").
 
 ?DOC("Binds to the index-th context of a pool.").
 -spec bind_context(pool(), pos_integer()) -> ok | {error, term()}.

@@ -6,7 +6,7 @@
            "behind, failed casts); all of it goes to the log.").
 
 %% API
--export([start_link/0, ensure_pool/1]).
+-export([start_link/0, ensure_pool/1, watch/1]).
 %% gen_server
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2, terminate/2]).
 
@@ -20,6 +20,11 @@ ensure_pool(multi_executor) ->
     gen_server:call(?MODULE, ensure_pool, infinity);
 ensure_pool(_Mode) ->
     ok.
+
+?DOC("Takes a context out of the table when it dies, even if it cannot do so itself.").
+-spec watch(pid()) -> ok.
+watch(Ctx) ->
+    gen_server:cast(?MODULE, {watch, Ctx}).
 
 ?HIDDEN.
 init([]) ->
@@ -67,6 +72,9 @@ handle_call(Call, _From, State) ->
     {reply, {error, {badarg, Call}}, State}.
 
 ?HIDDEN.
+handle_cast({watch, Ctx}, State) ->
+    _ = monitor(process, Ctx),
+    {noreply, State};
 handle_cast(_Cast, State) ->
     {noreply, State}.
 
@@ -79,6 +87,9 @@ handle_info({py_forward, Pid, Term}, State) ->
     {noreply, State};
 handle_info({Ref, {error, Reason}}, State) when is_reference(Ref) ->
     logger:warning("A Python cast failed: ~tp", [Reason]),
+    {noreply, State};
+handle_info({'DOWN', _, process, Ctx, _}, State) ->
+    ets:delete(py_contexts, Ctx),
     {noreply, State};
 handle_info(_Info, State) ->
     {noreply, State}.

@@ -162,7 +162,13 @@ in_namespace(Place, Request, State) ->
 -spec in_env(py_nif:context(), request(), py_nif:namespace()) ->
     ok | {ok, term()} | {error, term()}.
 in_env(Ref, Request, Env) ->
-    plain(submit({undefined, Ref}, Env, Request, Request#request.flags, state())).
+    try submit({undefined, Ref}, Env, Request, Request#request.flags, state()) of
+        Result -> plain(Result)
+    catch
+        error:badarg ->
+            py_options:misuse("an environment comes from py_context:create_local_env/1, the reference of "
+                              "a context from py_context:get_nif_ref/1")
+    end.
 
 ?HIDDEN.
 call_in(Ref, Module, Function, Args, Kwargs, Env) ->

@@ -54,11 +54,15 @@ class ClosedInput:
         return False
 
 
-def setup(kind: str) -> None:
-    """Prepares the current interpreter; kind is main, shared_gil or own_gil."""
-    import signal  # noqa: F401  now, while the VM's handlers are put back afterwards
-    import threading  # noqa: F401  early, so that the home thread is its main thread
+def setup(kind: str, stack: int) -> None:
+    """Prepares the current interpreter; kind is main, shared_gil or own_gil.
 
+    Threads that Python starts get stacks of the same size as ours.
+    """
+    import signal  # noqa: F401  now, while the VM's handlers are put back afterwards
+    import threading  # early, so that the home thread is its main thread
+
+    threading.stack_size(stack)
     _be_main_thread()
 
     setattr(sys, "stdin", ClosedInput())

@@ -40,7 +40,8 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
             if kind == "uvloop":
                 raise _erlang.Error(f"the setting event_loop is uvloop, but {error}") from error
         else:
-            return uvloop.new_event_loop()
+            loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+            return loop
     return asyncio.new_event_loop()
 
 
