@@ -3,8 +3,8 @@
 %%     rebar3 compile && escript bench/callbacks.erl [Mode]
 %%
 %% Each row, per operation: median and minimum of five rounds, in which the rows take turns, and the
-%% rate that the median makes. "bare hand-off" is a request that is answered unrun (its deadline has
-%% passed): queue, thread, GIL and reply, and nothing else. "state_incr" is the way to Erlang and back
+%% rate that the median makes. "bare hand-off" is a request that is answered unrun, because its deadline
+%% passed a second ago: queue, thread, GIL and reply, and nothing else. "state_incr" is the way to Erlang and back
 %% without the process that a callback runs in.
 -module(callbacks).
 -mode(compile).
@@ -69,7 +69,7 @@ hand_offs(0, _Ctx, _Owner) ->
     ok;
 hand_offs(N, Ctx, Owner) ->
     Ref = make_ref(),
-    Token = py_nif:submit(Ctx, Owner, none, self(), Ref, 0, math, sqrt, [], [], 0, 0, 0),
+    Token = py_nif:submit(Ctx, Owner, none, self(), Ref, 0, math, sqrt, [], [], -1000, 0, 0),
     true = is_integer(Token),
     receive {Ref, {error, timeout}} -> hand_offs(N - 1, Ctx, Owner) end.
 

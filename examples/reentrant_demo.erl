@@ -111,7 +111,7 @@ demo_nested() ->
          {Time, {ok, Path}} = timer:tc(py, call, ['__main__', descend, [1, Depth, []]]),
          show("~b levels: ~ts ... ~ts   (~.1f ms)",
               [Depth, lists:join(" > ", lists:sublist(Path, 4)), lists:last(Path), Time / 1000]),
-         2 * Depth = length(Path)
+         Depth = length(Path) div 2
      end || Depth <- [3, 12, 100]],
     ok.
 

@@ -94,7 +94,7 @@ spread(0) ->
     {error, {context_down, not_started}};
 spread(Contexts) ->
     Workers = min(Contexts, py_config:get(num_async_workers)),
-    py_context_router:place(erlang:unique_integer([positive]) rem Workers + 1).
+    py_context_router:place(erlang:phash2(make_ref(), Workers) + 1).
 
 has_handle(#request{args = Args}) ->
     lists:any(fun(Arg) -> is_reference(Arg) andalso py_nif:is_handle(Arg) end, Args).

@@ -29,7 +29,7 @@ groups() ->
         nested_in_order, gen_server_between, crossed_contexts, many_reentrant, pool_map,
         lock_across_call, lock_across_nested_call, import_lock, logging_handler,
         short_callback_beside_long_work, rlock_across_nested_call, sqlite_connection,
-        max_threads_reached
+        max_threads_reached, the_demo
     ]).
 
 init_per_group(Mode, Config) ->
@@ -1221,6 +1221,20 @@ max_threads_reached(Config) ->
         ?assertEqual(Depth, counters:get(Counter, 1)),
         ?assertEqual({ok, 2}, py:eval(<<"1 + 1">>))
     end).
+
+%% ------------------------------------------------------------------------------------------
+%% examples/reentrant_demo.erl
+%% ------------------------------------------------------------------------------------------
+
+the_demo(_) ->
+    ct:capture_start(),
+    ok = reentrant_demo:start(),
+    ok = reentrant_demo:demo_all(),
+    ct:capture_stop(),
+    Lines = unicode:characters_to_binary(ct:capture_get()),
+    [?assertNotEqual(nomatch, string:find(Lines, Part), Part)
+     || Part <- ["((1 + 2) * (10 - 4)) = 18", "fibonacci(80) = 23416728348467685", "100 levels",
+                 "Joe has 115, Mike 5"]].
 
 %% ------------------------------------------------------------------------------------------
 %% Helpers

@@ -641,7 +641,7 @@ namespaces_end_with_their_process(_) ->
 %% Five rounds of 10 000 processes with namespaces, after a warm-up: memory stays.
 processes_come_and_go(_) ->
     Before = namespaces(),
-    [come_and_go(10000) || _ <- lists:seq(1, 2)],
+    [come_and_go(10000) || _ <- lists:seq(1, 5)],
     Settled = fun() ->
         py_modes:wait_until(fun() -> namespaces() =:= Before end),
         [garbage_collect(Pid) || Pid <- processes()],

@@ -61,6 +61,7 @@ class Runner:
         self._arrived: deque[tuple[int, Any, Any, Awaitable[Any]]] = deque()
         self._is_called = False  # somebody called for _drain, and it has not begun
         self._is_closing = False
+        self._is_finishing = False
         self._starting: int | None = None  # token of the task whose first step runs
         self._unheard: set[int] = set()  # tokens whose cancel the loop has not seen yet
         self._context = contextvars.Context()  # what tasks start with: nothing
@@ -102,7 +103,7 @@ class Runner:
 
     def close(self) -> None:
         self._is_closing = True
-        self._call(self._loop.stop)
+        self._call(self._stop)
 
     def join(self, seconds: float) -> None:
         self._thread.join(seconds)
@@ -125,9 +126,14 @@ class Runner:
             # What a task lets out (SystemExit), or an interrupt that came late, ends no loop.
             with contextlib.suppress(BaseException):
                 self._loop.run_forever()
+        self._is_finishing = True
         with contextlib.suppress(BaseException):
             self._loop.run_until_complete(self._finish())
         self._loop.close()
+
+    def _stop(self) -> None:
+        if not self._is_finishing:
+            self._loop.stop()
 
     async def _finish(self) -> None:
         self._drain()
@@ -255,6 +261,8 @@ def run(coroutine: Coroutine[Any, Any, Any], *, debug: bool | None = None) -> An
     Blocks the calling request until the coroutine ends; the request's deadline interrupts
     it. Raises RuntimeError where a loop runs already.
     """
+    if asyncio._get_running_loop() is not None:
+        raise RuntimeError("erlang.run() cannot be called from a running event loop")
     if sys.version_info >= (3, 11):
         with asyncio.Runner(debug=debug, loop_factory=new_event_loop) as runner:
             with _can_be_woken(runner.get_loop()):
