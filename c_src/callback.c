@@ -586,12 +586,17 @@ PyObject *callback_send(module_state_t *state, PyObject *pid, PyObject *object)
 PyObject *callback_whereis(module_state_t *state, PyObject *name)
 {
     Py_ssize_t size;
-    const char *text = PyUnicode_AsUTF8AndSize(name, &size);
+    const char *text = NULL;
     ErlNifEnv *env;
     PyObject *result = NULL;
     ERL_NIF_TERM atom;
     ErlNifPid pid;
 
+    if (!PyUnicode_Check(name)) {
+        PyErr_Format(PyExc_TypeError, "a process's name is a str, not %s", Py_TYPE(name)->tp_name);
+        return NULL;
+    }
+    text = PyUnicode_AsUTF8AndSize(name, &size);
     if (text == NULL && !PyErr_ExceptionMatches(PyExc_UnicodeEncodeError))
         return NULL;
     PyErr_Clear(); /* a lone surrogate: nothing is called that */

@@ -321,7 +321,6 @@ void deferred_close_loop(struct context *context)
 void deferred_close(module_state_t *state, job_t *job)
 {
     tell_loop(state->loop_close, PyLong_FromUnsignedLongLong(((close_job_t *)job)->serial));
-    free(job);
 }
 
 /* ---- settings ---- */

@@ -38,7 +38,7 @@ void deferred_cancel(module_state_t *state, uint64_t token);
 /* Stops the loop of a context that was closed; its tasks are cancelled. Does not wait. No GIL. */
 void deferred_close_loop(struct context *context);
 
-/* Does that (JOB_CLOSE_LOOP); takes the job. GIL: held. */
+/* Does that (JOB_CLOSE_LOOP); the job is freed by its server afterwards. GIL: held. */
 void deferred_close(module_state_t *state, job_t *job);
 
 /* Wakes a thread that waits in erlang.run. GIL: held. */

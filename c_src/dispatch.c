@@ -26,6 +26,12 @@ void dispatch_free_slot(void)
     slots_advance(&slots);
 }
 
+ERL_NIF_TERM dispatch_overloaded(ErlNifEnv *env)
+{
+    return enif_make_tuple3(env, atom_overloaded, enif_make_int64(env, atomic_load(&slots.count)),
+                            enif_make_int64(env, atomic_load(&slots.max)));
+}
+
 ERL_NIF_TERM dispatch_error(ErlNifEnv *env, ERL_NIF_TERM reason)
 {
     return enif_make_tuple2(env, atom_error, reason);
@@ -169,8 +175,9 @@ static void grant(request_t *request)
     if (request_answer(request, request_token(request), &phase)) {
         atomic_fetch_add(&owner->slots, 1);
         request_send(request, request->env, atom_ok);
-        if (atomic_load(&owner->is_dead) && atomic_exchange(&owner->slots, 0) > 0)
-            slots_release(&slots);
+        if (atomic_load(&owner->is_dead))
+            for (int held = atomic_exchange(&owner->slots, 0); held > 0; held--)
+                slots_release(&slots);
     } else {
         slots_release(&slots);
     }

@@ -34,6 +34,9 @@ bool dispatch_forward(request_t *request);
 /* Hands an admitted request over; answers it itself when the executor is closed. */
 void dispatch_request(request_t *request);
 
+/* {overloaded, Current, Max}: the reason of one that was not admitted in time. */
+ERL_NIF_TERM dispatch_overloaded(ErlNifEnv *env);
+
 /* Answers context_down to a request that was not run, and ends it. The caller calls
  * slots_advance. */
 void dispatch_refuse(request_t *request);

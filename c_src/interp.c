@@ -1,5 +1,6 @@
 #include "interp.h"
 
+#include "guard.h"
 #include "seat.h"
 #include "thread.h"
 
@@ -24,9 +25,51 @@ typedef struct {
 } start_t;
 
 static interp_t *main_interp;
-/* Creation and ending of sub-interpreters are serialised; taken only while detached. */
-static pthread_mutex_t life_lock = PTHREAD_MUTEX_INITIALIZER;
-static bool has_anchors; /* guarded by life_lock */
+
+/* Creation and ending of sub-interpreters are serialised: a turn each, waited for only while detached.
+ * What CPython runs of users' code while it takes an interpreter apart cannot be interrupted; after
+ * LIFE_PATIENCE the others go on without waiting for it. */
+#define LIFE_PATIENCE INT64_C(5000000000)
+static struct {
+    pthread_mutex_t lock;
+    pthread_cond_t is_free;
+    uint64_t turn;   /* whose turn it is, 0: nobody's */
+    uint64_t turns;
+    int64_t since;
+} life = {.lock = PTHREAD_MUTEX_INITIALIZER, .is_free = PTHREAD_COND_INITIALIZER};
+static atomic_bool has_anchors;
+
+static void life_wait(void)
+{
+    struct timespec soon;
+
+    clock_gettime(CLOCK_REALTIME, &soon); /* steps of a second: a clock that is set does no harm */
+    soon.tv_sec += 1;
+    pthread_cond_timedwait(&life.is_free, &life.lock, &soon);
+}
+
+static uint64_t life_enter(void)
+{
+    uint64_t turn;
+
+    pthread_mutex_lock(&life.lock);
+    while (life.turn != 0 && clock_now() < life.since + LIFE_PATIENCE)
+        life_wait();
+    turn = life.turn = ++life.turns;
+    life.since = clock_now();
+    pthread_mutex_unlock(&life.lock);
+    return turn;
+}
+
+static void life_leave(uint64_t turn)
+{
+    pthread_mutex_lock(&life.lock);
+    if (life.turn == turn) {
+        life.turn = 0;
+        pthread_cond_signal(&life.is_free);
+    }
+    pthread_mutex_unlock(&life.lock);
+}
 
 bool interp_supports_subinterpreters(void)
 {
@@ -233,7 +276,7 @@ static bool initialise(start_t *start)
         snprintf(start->error, start->size, "cannot load %s: %s", EP_LIBPYTHON, dlerror());
         return false;
     }
-    if (PyImport_AppendInittab("_erlang", PyInit__erlang) != 0) {
+    if (PyImport_AppendInittab("_erlang", PyInit__erlang) != 0 || !guard_install()) {
         snprintf(start->error, start->size, "cannot register _erlang");
         return false;
     }
@@ -344,7 +387,7 @@ static bool create_current(interp_kind_t kind, PyThreadState **thread, char *err
         .allow_fork = 0,
         .allow_exec = 0,
         .allow_threads = 1,
-        .allow_daemon_threads = kind == INTERP_SHARED_GIL,
+        .allow_daemon_threads = 1, /* multiprocessing needs them; whoever stays is seen (is_alone) */
         .check_multi_interp_extensions = 1,
         .gil = kind == INTERP_OWN_GIL ? PyInterpreterConfig_OWN_GIL : PyInterpreterConfig_SHARED_GIL,
     };
@@ -400,13 +443,15 @@ static bool is_alone(PyThreadState *thread)
     return true;
 }
 
-/* Lets idle pool threads go (erlang._bootstrap.finish). Runs Python code. */
-static void finish_threads(void)
+/* Runs exit handlers, lets idle pool threads go (erlang._bootstrap.finish): users' code, which may
+ * take long and is interrupted when it takes too long. */
+static void finish_code(void)
 {
     PyObject *module = PyImport_ImportModule("erlang._bootstrap");
     PyObject *result = module != NULL ? PyObject_CallMethod(module, "finish", NULL) : NULL;
 
     PyErr_Clear();
+    PyThreadState_SetAsyncExc(PyThread_get_thread_ident(), NULL); /* one that came late */
     Py_XDECREF(result);
     Py_XDECREF(module);
 }
@@ -432,13 +477,14 @@ static void end_detached(PyThreadState *thread)
 interp_t *interp_create(interp_kind_t kind, PyThreadState **thread, char *error, size_t size)
 {
     interp_t *interp = new_interp(kind);
+    uint64_t turn;
     bool ok = false;
 
     if (interp == NULL) {
         snprintf(error, size, "no memory for an interpreter");
         return NULL;
     }
-    pthread_mutex_lock(&life_lock);
+    turn = life_enter();
     if (kind == INTERP_OWN_GIL && !has_anchors) {
         has_anchors = interp_run_in_main("import_anchors", "");
         interp_guard_exit();
@@ -453,7 +499,7 @@ interp_t *interp_create(interp_kind_t kind, PyThreadState **thread, char *error,
         if (!ok)
             end_detached(*thread);
     }
-    pthread_mutex_unlock(&life_lock);
+    life_leave(turn);
     if (!ok) {
         interp_release(interp);
         return NULL;
@@ -472,16 +518,18 @@ static void mark_ended(interp_t *interp)
 
 bool interp_end(interp_t *interp, PyThreadState *thread)
 {
+    uint64_t turn;
     bool ended;
 
-    PyEval_SaveThread(); /* life_lock is never taken while attached */
-    pthread_mutex_lock(&life_lock);
+    interp_drain(interp);
+    finish_code();
+    PyEval_SaveThread(); /* a turn is never waited for while attached */
+    turn = life_enter();
     PyEval_RestoreThread(thread);
-    finish_threads();
     interp_drain(interp);
     mark_ended(interp);
     ended = end_current(thread);
-    pthread_mutex_unlock(&life_lock);
+    life_leave(turn);
     return ended;
 }
 

@@ -70,7 +70,8 @@ void interrupt_request(uint64_t token)
     victim = (pyworker_t *)seat_find(&executor->seat, &request->job.node);
     if ((victim != NULL || request_is_deferred(request)) && request_is_alive(request, token)) {
         is_running = true;
-        request->interrupted = true;
+        if (victim != NULL) /* else it may end meanwhile, and another one have its place */
+            request->interrupted = true;
         if (victim != NULL && victim->waits != NULL)
             callback_interrupt(victim->waits);
         else
@@ -80,8 +81,10 @@ void interrupt_request(uint64_t token)
     if (job != NULL) {
         job->job.kind = JOB_INTERRUPT;
         job->token = token;
-        if (!seat_push_errand(&executor->seat, &job->job.node))
+        if (!seat_push_errand(&executor->seat, &job->job.node)) {
             free(job);
+            is_running = false; /* its interpreter has ended */
+        }
     }
     if (is_running)
         timer_arm(clock_now() + atomic_load(&grace_ns), on_grace, is_pending, token);
@@ -176,21 +179,28 @@ static void on_grace(uint64_t token)
     interrupt_request(token);
 }
 
+/* Takes a request out wherever it is; nobody waits for its answer any more. */
+static void withdraw(uint64_t token, request_phase_t phase)
+{
+    if (phase == PHASE_RUNNING || phase == PHASE_QUEUED)
+        interrupt_request(token); /* a queued one may have started meanwhile */
+    if (phase == PHASE_QUEUED)
+        dispatch_drop_slot(request_find(token), token);
+}
+
 /* ---- deadlines nobody waits for ---- */
 
 static ERL_NIF_TERM reason_late(ErlNifEnv *env, request_t *request)
 {
-    (void)env;
-    (void)request;
-    return atom_timeout;
+    return request_phase(request) == PHASE_WAITING ? dispatch_overloaded(env) : atom_timeout;
 }
 
 static void on_deadline(uint64_t token)
 {
     request_phase_t phase;
 
-    if (answer_for(token, reason_late, &phase) && phase != PHASE_WAITING)
-        interrupt_request(token);
+    if (answer_for(token, reason_late, &phase))
+        withdraw(token, phase);
 }
 
 void interrupt_at_deadline(request_t *request)
@@ -200,15 +210,6 @@ void interrupt_at_deadline(request_t *request)
 }
 
 /* ---- owners and contexts that are gone ---- */
-
-/* Takes a request out wherever it is; nobody waits for its answer any more. */
-static void withdraw(uint64_t token, request_phase_t phase)
-{
-    if (phase == PHASE_RUNNING || phase == PHASE_QUEUED)
-        interrupt_request(token); /* a queued one may have started meanwhile */
-    if (phase == PHASE_QUEUED)
-        dispatch_drop_slot(request_find(token), token);
-}
 
 static void withdraw_of_owner(request_t *request, uint64_t token, void *owner)
 {

@@ -5,6 +5,7 @@
 #include "callback.h"
 #include "deferred.h"
 #include "executor.h"
+#include "guard.h"
 #include "interp.h"
 #include "names.h"
 #include "origin.h"
@@ -103,22 +104,23 @@ PyDoc_STRVAR(interrupt_thread_doc, "interrupt_thread(ident)\n--\n\n"
                                    "Raises Interrupt in a thread of this interpreter, at its next bytecode.");
 
 PyDoc_STRVAR(import_in_main_doc, "import_in_main(package)\n--\n\n"
-                                 "Imports the package in the main interpreter, once per VM.");
+                                 "Imports the package in the main interpreter, once per VM; whether it is there.");
 
 static PyObject *module_import_in_main(PyObject *module, PyObject *name)
 {
     const char *text = PyUnicode_AsUTF8(name);
     PyThreadState *thread;
+    bool is_there;
 
     (void)module;
     if (text == NULL)
         return NULL;
     Py_INCREF(name);
     thread = PyEval_SaveThread();
-    interp_run_in_main("import_package", text);
+    is_there = interp_run_in_main("import_package", text);
     PyEval_RestoreThread(thread);
     Py_DECREF(name);
-    Py_RETURN_NONE;
+    return PyBool_FromLong(is_there);
 }
 
 PyDoc_STRVAR(mark_doc, "mark_main_only(package)\n--\n\n"
@@ -157,6 +159,13 @@ static PyObject *module_guard_exit(PyObject *module, PyObject *unused)
     Py_RETURN_NONE;
 }
 
+PyDoc_STRVAR(guard_doc, "guard(original, check)\n--\n\n"
+                        "A function like original that calls check with its arguments first.");
+PyDoc_STRVAR(spawner_doc, "spawner(original)\n--\n\n"
+                          "A function like original that runs with no signal blocked.");
+PyDoc_STRVAR(owns_doc, "owns(fd)\n--\n\nWhether the VM owned the descriptor at start.");
+PyDoc_STRVAR(hits_vm_doc, "hits_vm(pid, signal)\n--\n\nWhether kill(pid, signal) reaches the VM.");
+
 static PyMethodDef functions[] = {
     {"call", module_call, METH_VARARGS, call_doc},
     {"start", module_start, METH_VARARGS, start_doc},
@@ -172,6 +181,10 @@ static PyMethodDef functions[] = {
     {"import_in_main", module_import_in_main, METH_O, import_in_main_doc},
     {"mark_main_only", module_mark_main_only, METH_O, mark_doc},
     {"is_main_only", module_is_main_only, METH_O, is_main_only_doc},
+    {"guard", guard_function, METH_VARARGS, guard_doc},
+    {"spawner", guard_spawner, METH_O, spawner_doc},
+    {"owns", guard_owns, METH_O, owns_doc},
+    {"hits_vm", guard_hits_vm, METH_VARARGS, hits_vm_doc},
     {NULL, NULL, 0, NULL},
 };
 

@@ -6,6 +6,7 @@
 #include "deferred.h"
 #include "dispatch.h"
 #include "executor.h"
+#include "guard.h"
 #include "handle_nif.h"
 #include "interrupt.h"
 #include "namespace.h"
@@ -22,19 +23,19 @@
 
 /* ---- start ---- */
 
-/* setup({MaxConcurrent, StackBytes, MaxThreads, GraceMs, MaxDepth}, EventPid) -> ok */
+/* setup({MaxConcurrent, StackBytes, MaxThreads, GraceMs, MaxDepth, Guard :: 0 | 1}, EventPid) -> ok */
 NIF(nif_setup)
 {
     const ERL_NIF_TERM *parts;
     int arity;
-    ErlNifSInt64 values[5];
+    ErlNifSInt64 values[6];
     ErlNifPid pid;
 
     (void)argc;
-    if (!enif_get_tuple(env, argv[0], &arity, &parts) || arity != 5 ||
+    if (!enif_get_tuple(env, argv[0], &arity, &parts) || arity != 6 ||
         !enif_get_local_pid(env, argv[1], &pid))
         return enif_make_badarg(env);
-    for (int i = 0; i < 5; i++)
+    for (int i = 0; i < 6; i++)
         if (!enif_get_int64(env, parts[i], &values[i]))
             return enif_make_badarg(env);
     request_enter_scheduler(env);
@@ -43,6 +44,7 @@ NIF(nif_setup)
     thread_setup((size_t)values[1], (int)values[2]);
     interrupt_set_grace(values[3] * 1000000);
     callback_set_max_depth((uint32_t)values[4]);
+    guard_set(values[5] != 0);
     executor_set_event_process(&pid);
     return timer_setup() ? atom_ok : enif_make_tuple2(env, atom_error, atom_system_limit);
 }
@@ -279,14 +281,6 @@ static int64_t deadline_from(ErlNifEnv *env, ERL_NIF_TERM timeout)
     return clock_now() + ms * 1000000;
 }
 
-static ERL_NIF_TERM overloaded(ErlNifEnv *env)
-{
-    slots_t *slots = dispatch_slots();
-
-    return enif_make_tuple3(env, atom_overloaded, enif_make_int64(env, atomic_load(&slots->count)),
-                            enif_make_int64(env, atomic_load(&slots->max)));
-}
-
 /* Whether a term takes no more than a few words on the heap. */
 static bool is_small(ErlNifEnv *env, ERL_NIF_TERM term)
 {
@@ -339,7 +333,7 @@ static ERL_NIF_TERM admit(ErlNifEnv *env, request_t *request)
         is_admitted = slots_try(slots);
         if (!is_admitted) {
             request_end(request);
-            return enif_make_tuple2(env, atom_error, overloaded(env));
+            return dispatch_error(env, dispatch_overloaded(env));
         }
     } else {
         is_admitted = dispatch_admit(request);

@@ -128,7 +128,7 @@ static void finish(queue_node_t *node)
 
     if (job->kind == JOB_REQUEST)
         request_end((request_t *)job);
-    else if (job->kind == JOB_INTERRUPT || job->kind == JOB_COMPLETION)
+    else if (job->kind != JOB_DRAIN) /* that one is the executor's own */
         free(job);
 }
 

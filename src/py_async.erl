@@ -11,6 +11,9 @@
 %% has none.
 -define(CERTAIN, 5000).
 
+-define(TURN, '$py_turn'). % in the process dictionary: how many calls were spread so far
+-define(RUN, 64).
+
 -spec cast(py_request:request()) -> ok.
 cast(Request) ->
     cast_to(destination(Request), py_request:implicitly(Request)).
@@ -82,7 +85,7 @@ destination(Request) ->
      "so that their loops share the work.").
 -spec async_destination(py_request:request()) -> {ok, py_request:place()} | {error, term()}.
 async_destination(#request{target = Target, function = Function} = Request) ->
-    Needs = is_reference(Target) orelse py:to_binary(Target) =:= <<"__main__">> orelse
+    Needs = is_reference(Target) orelse py_request:is_main(Target) orelse
         py_request:where() =/= undefined orelse has_handle(Request),
     case not Needs andalso py_context_router:lookup_pool(Target, Function) of
         false -> destination(Request);
@@ -94,7 +97,17 @@ spread(0) ->
     {error, {context_down, not_started}};
 spread(Contexts) ->
     Workers = min(Contexts, py_config:get(num_async_workers)),
-    py_context_router:place(erlang:phash2(make_ref(), Workers) + 1).
+    py_context_router:place((erlang:phash2(self(), Workers) + turn()) rem Workers + 1).
+
+%% A process's calls take turns in runs that grow: a loop that gets many at once wakes up once for them.
+turn() ->
+    N = case get(?TURN) of undefined -> 0; Last -> Last + 1 end,
+    put(?TURN, N),
+    run(N).
+
+run(N) when N >= ?RUN -> ?RUN + N div ?RUN;
+run(0) -> 0;
+run(N) -> 1 + run(N bsr 1).
 
 has_handle(#request{args = Args}) ->
     lists:any(fun(Arg) -> is_reference(Arg) andalso py_nif:is_handle(Arg) end, Args).

@@ -112,6 +112,7 @@ table() ->
      {binary, auto, {"auto, bytes or str", fun(V) -> lists:member(V, [auto, bytes, str]) end}},
      {max_callback_depth, 1000, Positive},
      {interrupt_grace, 1000, Positive},
+     {guard, true, Boolean},
      {max_state_entries, infinity, Limit},
      {overload_wait, 0, {"a time in milliseconds, 0 for as long as the deadline allows",
                          fun(V) -> is_integer(V) andalso V >= 0 end}}].

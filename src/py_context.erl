@@ -37,6 +37,7 @@ start_link(Id, Mode) ->
      "`{error, {unsupported_mode, Mode, Why}}`: Why is a sentence.").
 -spec start_link(integer(), mode(), options()) -> {ok, context()} | {error, term()}.
 start_link(Id, Mode, Opts) when is_integer(Id), is_map(Opts) ->
+    maps:foreach(fun check_option/2, Opts),
     case {whereis(py_engine), mode(Mode)} of
         {undefined, _} -> {error, {context_down, not_started}};
         {_, {ok, Real}} -> start(Id, Real, Opts);
@@ -45,7 +46,15 @@ start_link(Id, Mode, Opts) when is_integer(Id), is_map(Opts) ->
 start_link(_Id, _Mode, _Opts) ->
     py_options:misuse("a context takes an integer, a mode and a map of options").
 
-%% A context that cannot start is an answer, not a crash of the caller that is linked to it.
+check_option(id, Id) when is_integer(Id) -> ok;
+check_option(mode, _) -> ok;
+check_option(imports, Names) when is_list(Names) -> ok;
+check_option(paths, Names) when is_list(Names) -> ok;
+check_option(preload, Code) when is_binary(Code); is_list(Code) -> ok;
+check_option(Key, Value) ->
+    py_options:misuse(io_lib:format("there is no option ~tp => ~tp; allowed are id, mode, imports and "
+                                    "paths (lists of names) and preload (source code)", [Key, Value])).
+
 start(Id, Mode, Opts) ->
     gen_server:start_link(?MODULE, {Id, Mode, Opts}, [{timeout, infinity}]).
 
@@ -279,11 +288,17 @@ init({Id, Mode, Opts}) ->
     Tag = make_ref(),
     case py_engine:ensure_pool(Mode) of
         ok -> opened(py_nif:context_open(Mode, Id, Tag), Tag, Mode, Opts);
-        {error, Reason} -> {stop, Reason}
+        {error, Reason} -> failed(Reason)
     end.
 
+%% A context that cannot start is an answer, not a crash of the caller that is linked to it.
+failed(Reason) ->
+    [Parent | _] = get('$ancestors'),
+    true = unlink(if is_pid(Parent) -> Parent; true -> whereis(Parent) end),
+    {stop, Reason}.
+
 opened({error, Reason}, _Tag, _Mode, _Opts) ->
-    {stop, Reason};
+    failed(Reason);
 opened(Ref, Tag, Mode, Opts) ->
     receive
         {py_opened, Tag, ok} ->
@@ -292,7 +307,7 @@ opened(Ref, Tag, Mode, Opts) ->
             py_import:prepare({self(), Ref}, Opts),
             {ok, #{ref => Ref, opts => Opts, callbacks => #{}}};
         {py_opened, Tag, {error, Why}} ->
-            {stop, {python, Why}}
+            failed({python, Why})
     end.
 
 ?HIDDEN.

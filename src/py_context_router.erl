@@ -43,10 +43,10 @@ start() ->
 ?DOC("Starts, or grows or shrinks to, `contexts` contexts of mode `mode`; the last ones go first.").
 -spec start(#{contexts => pos_integer(), mode => py_context:mode()}) ->
     {ok, [py_context:context()]} | {error, term()}.
-start(Opts) when is_map(Opts) ->
-    request({start, Opts});
-start(_Opts) ->
-    py_options:misuse("the contexts are started with a map of options").
+start(Opts) ->
+    is_map(Opts) andalso maps:without([contexts, mode], Opts) =:= #{}
+        orelse py_options:misuse("the options of the router are a map of contexts and mode"),
+    request({start, Opts}).
 
 ?DOC("Stops all contexts of all pools. Calls then answer `{error, {context_down, not_started}}`.").
 -spec stop() -> ok.
@@ -260,8 +260,11 @@ lookup(Module, Function, Registrations) when not is_reference(Module) ->
 lookup(_Handle, _Function, _Registrations) ->
     ?DEFAULT.
 
-key(Module, '_') -> {py:to_binary(Module), '_'};
-key(Module, Function) -> {py:to_binary(Module), py:to_binary(Function)}.
+key(Module, '_') -> {name(Module), '_'};
+key(Module, Function) -> {name(Module), name(Function)}.
+
+name(Name) when is_atom(Name); is_binary(Name); is_list(Name) -> py:to_binary(Name);
+name(_) -> py_options:misuse("modules and functions are named by atoms, binaries or strings").
 
 %% ------------------------------------------------------------------------------------------
 %% gen_server

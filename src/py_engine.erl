@@ -31,7 +31,7 @@ init([]) ->
     process_flag(trap_exit, true),
     Settings = {py_config:get(max_concurrent), py_config:get(thread_stack) * 1024 * 1024,
                 py_config:get(max_threads), py_config:get(interrupt_grace),
-                py_config:get(max_callback_depth)},
+                py_config:get(max_callback_depth), guard(py_config:get(guard))},
     Tag = make_ref(),
     ok = py_nif:loop_setup(py_config:get(max_async_tasks), py_config:get(event_loop)),
     case py_nif:setup(Settings, self()) of
@@ -44,6 +44,9 @@ init([]) ->
         {error, Reason} ->
             {stop, Reason}
     end.
+
+guard(true) -> 1;
+guard(false) -> 0.
 
 package_dir() ->
     unicode:characters_to_binary(filename:join(code:priv_dir(erlang_python), "python")).

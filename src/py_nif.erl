@@ -1,8 +1,8 @@
 -module(py_nif).
 
 -include("py_doc.hrl").
-?MODULEDOC("The NIF's functions. Only py, py_request, py_async, py_context, py_context_router,\n"
-           "py_engine, py_semaphore and py_callback call them; `context_exec/3`, `context_eval/4` and `context_call/6` are for everybody.").
+?MODULEDOC("The NIF's functions. Only py, py_request, py_async, py_parallel, py_stream,\n"
+           "py_context, py_context_router, py_engine, py_semaphore and py_callback call them; `context_exec/3`, `context_eval/4` and `context_call/6` are for everybody.").
 
 %% API
 -export([context_call/6, context_eval/4, context_exec/3]).
@@ -86,7 +86,7 @@ pool_open(_Size, _Tag) -> ?NOT_LOADED.
 -spec pool_close() -> ok.
 pool_close() -> ?NOT_LOADED.
 
--spec submit(context(), owner() | none, namespace() | none, pid(), reference(), 0..2, term(),
+-spec submit(context(), owner() | none, namespace() | none, pid(), Reference :: term(), 0..2, term(),
              term(), term(), term(), timeout(), non_neg_integer(), non_neg_integer()) ->
     token() | {error, term()}.
 submit(_Context, _Owner, _Namespace, _ReplyTo, _Ref, _Op, _Target, _Function, _Arguments,

@@ -13,7 +13,7 @@
 run(Calls, Options, Default) ->
     {Timeout, Max} = options(Options, Default),
     Deadline = deadline(Timeout),
-    {Mine, Spread} = lists:partition(fun({_, Request}) -> is_main(Request) end,
+    {Mine, Spread} = lists:partition(fun({_, #request{target = T}}) -> py_request:is_main(T) end,
                                      requests(Calls, Timeout)),
     Contexts = py_context_router:num_contexts(),
     Items = [{I, py_request:implicitly(Request), place(I, Contexts)} || {I, Request} <- Spread],
@@ -56,9 +56,6 @@ request({Module, Function, Args, Kwargs}, Timeout) ->
     py_options:call(Module, Function, Args, Kwargs, Timeout, Timeout);
 request(_Call, _Timeout) ->
     py_options:misuse("a call is {Module, Function, Args} or {Module, Function, Args, Kwargs}").
-
-is_main(#request{target = Target}) ->
-    not is_reference(Target) andalso py:to_binary(Target) =:= <<"__main__">>.
 
 %% Round-robin over the contexts, whatever scheduler the caller is on.
 place(_Index, 0) -> {error, {context_down, not_started}};

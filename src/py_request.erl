@@ -12,7 +12,7 @@
 -export([destination/1, implicitly/1, settled/2, with_flags/2, with_timeout/2]).
 -export([call_in/6, eval_in/4, exec_in/3]).
 -export([adopt/2, bequest/2, inherit/2, go_first/0, bind/1, unbind/0, binding/0, owner/0, where/0]).
--export([remaining/1, overloaded/0]).
+-export([remaining/1, overloaded/0, is_main/1]).
 
 -export_type([place/0, request/0, bequest/0]).
 
@@ -107,10 +107,18 @@ routed(Request, Place, State) ->
     store(State1),
     submit(Place, Namespace, Request, Request#request.flags, State1).
 
-any_executor('__main__') -> 0;
-any_executor(<<"__main__">>) -> 0;
-any_executor("__main__") -> 0;
-any_executor(_) -> ?FLAG_ANY_EXECUTOR.
+any_executor(Target) ->
+    case is_main(Target) of
+        true -> 0;
+        false -> ?FLAG_ANY_EXECUTOR
+    end.
+
+?DOC("Whether a module's name is that of the caller's namespace.").
+-spec is_main(term()) -> boolean().
+is_main('__main__') -> true;
+is_main(<<"__main__">>) -> true;
+is_main("__main__") -> true;
+is_main(_) -> false.
 
 %% Passes an unrun request on to where what it names lives.
 settle(_Request, {py_elsewhere, main}, _State) ->
@@ -275,11 +283,9 @@ namespace_for(Request, Place, State) ->
 start_response({_, Ctx} = Place, #request{timeout = Timeout} = Request) ->
     {Namespace, State} = namespace_for(Request, Place, state()),
     Ref = py_nif:ticket(),
-    case send(Ctx, State#py.owner, Namespace, self(), Ref, Request, cut(Timeout, State#py.deadline),
-              Request#request.flags bor ?FLAG_RESPONSE bor State#py.errand, State#py.depth) of
-        Token when is_integer(Token) -> ok;
-        Refused -> self() ! {py_response, Ref, plain(Refused)}
-    end,
+    Token = send(Ctx, State#py.owner, Namespace, self(), Ref, Request, cut(Timeout, State#py.deadline),
+                 Request#request.flags bor ?FLAG_RESPONSE bor State#py.errand, State#py.depth),
+    _ = is_integer(Token) orelse (self() ! {py_response, Ref, plain(Token)}),
     Ref.
 
 is_code_or_main(#request{op = ?OP_CALL, target = Target}) -> any_executor(Target) =:= 0;
@@ -288,11 +294,9 @@ is_code_or_main(_) -> true.
 ?DOC("Submits for nobody: it outlives the caller, a failure goes to py_engine.").
 -spec cast(place(), request()) -> ok.
 cast({_, Ctx} = Place, #request{timeout = Timeout, flags = Flags} = Request) ->
-    case send(Ctx, none, namespace_if_any(Place, state()), whereis(py_engine), make_ref(), Request,
-              Timeout, Flags bor ?FLAG_ERRORS_ONLY, 0) of
-        Token when is_integer(Token) -> ok;
-        Refused -> py_engine ! {make_ref(), plain(Refused)}
-    end,
+    Token = send(Ctx, none, namespace_if_any(Place, state()), whereis(py_engine), make_ref(), Request,
+                 Timeout, Flags bor ?FLAG_ERRORS_ONLY, 0),
+    _ = is_integer(Token) orelse (py_engine ! {make_ref(), plain(Token)}),
     ok.
 
 send(Ctx, Owner, Namespace, ReplyTo, Ref, Request, Timeout, Flags, Depth) ->

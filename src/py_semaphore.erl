@@ -27,6 +27,8 @@ set_max_concurrent(_Max) ->
 ?DOC("Takes a slot for the calling process, which loses it when it dies.").
 -spec acquire(timeout()) -> ok | {error, max_concurrent}.
 acquire(Timeout) ->
+    Timeout =:= infinity orelse (is_integer(Timeout) andalso Timeout >= 0 andalso Timeout =< 16#FFFFFFFF)
+        orelse py_options:misuse("the time-out must be milliseconds or infinity"),
     Ref = make_ref(),
     Token = py_nif:slot_acquire(py_request:owner(), self(), Ref, Timeout),
     case py_request:await(Token, Ref, Timeout) of

@@ -1113,21 +1113,22 @@ logging_handler(Config) ->
         ?assertEqual(200, counters:get(Counter, 1))
     end).
 
-%% A callback of 100 ms is not held up by another request of its context that computes for long.
+%% A callback of 100 ms is done within 300 ms while another request of its context computes for 3 s.
 short_callback_beside_long_work(Config) ->
     with_each(Config, fun() ->
         Self = self(),
         ok = py:register_function(pause, fun([Nested]) ->
                  Self ! waiting,
-                 timer:sleep(100),
+                 {Slept, ok} = py_modes:elapsed(fun() -> timer:sleep(100) end),
                  [{ok, 4.0} = py:call(py:context(1), math, sqrt, [16]) || Nested],
-                 none
+                 Slept
              end),
-        [?assert(best_beside_long_work(Nested, 3) < 300) || Nested <- [false, true]]
+        [beside_long_work(Nested, 4) || Nested <- [false, true]]
     end).
 
-%% The machine is busy with other things: the best of some attempts counts.
-best_beside_long_work(Nested, Attempts) ->
+%% On a busy machine 100 ms of sleep may be 400: what comes on top counts, and the best of some
+%% attempts.
+beside_long_work(Nested, Attempts) ->
     Ctx = py:context(1),
     Code = <<"import erlang, time\n"
              "def short(nested): return erlang.call('pause', nested)\n"
@@ -1141,12 +1142,14 @@ best_beside_long_work(Nested, Attempts) ->
     end),
     receive waiting -> ok after 5000 -> error(no_callback) end,
     Long = py:spawn_call(Ctx, '__main__', long, []),
-    Time = receive {'DOWN', Monitor, _, Pid, {T, {ok, none}}} -> T after 5000 -> error(no_answer) end,
+    {Time, {ok, Slept}} =
+        receive {'DOWN', Monitor, _, Pid, Took} -> Took after 5000 -> error(no_answer) end,
     ok = py_context:interrupt(Ctx),
     ?assertEqual({error, interrupted}, py:await(Long)),
-    case Time < 300 orelse Attempts =:= 1 of
-        true -> Time;
-        false -> best_beside_long_work(Nested, Attempts - 1)
+    case Time - Slept < 200 of
+        true -> ok;
+        false when Attempts > 1 -> beside_long_work(Nested, Attempts - 1);
+        false -> error({held_up, Time, Slept})
     end.
 
 %% A nested call wants a lock that its own outer frame holds: that cannot be helped before the

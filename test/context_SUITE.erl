@@ -129,7 +129,11 @@ start_misuse(_) ->
     Sentences = [py_modes:misuse(Fun) || Fun <- [
         fun() -> py_context:start_link(one, auto) end,
         fun() -> py_context:start_link(1, auto, []) end,
-        fun() -> py_context:new([]) end
+        fun() -> py_context:new([]) end,
+        fun() -> py_context:new(#{id => one}) end,
+        fun() -> py_context:new(#{imports => json}) end,
+        fun() -> py_context:new(#{preload => 1}) end,
+        fun() -> py_context:new(#{mod => worker}) end
     ]],
     [?assert(byte_size(Sentence) > 20) || Sentence <- Sentences],
     ?assertMatch({error, {unsupported_mode, "auto", _}}, py_context:start_link(1, "auto")),
@@ -149,6 +153,7 @@ start_failed(Config) ->
     {Pid, Monitor} = spawn_monitor(fun() ->
         Started = start_until_failure(Mode, 30, []),
         [py_context:stop(Ctx) || {ok, Ctx} <- Started],
+        receive after 50 -> ok end, % an exit signal comes after the answer
         Self ! {self(), Started}
     end),
     Started = receive
@@ -629,9 +634,12 @@ namespaces_end_with_their_process(_) ->
     ?assertEqual(Before, namespaces()),
     %% What they held is really gone.
     Ctx = hd(Ctxs),
-    ok = py:exec(Ctx, <<"import weakref, __main__\n__main__.seen = weakref.WeakSet()">>),
+    ok = py:exec(Ctx, <<"import weakref, __main__\n"
+                        "class Marker: pass\n"
+                        "__main__.Marker = Marker\n"
+                        "__main__.seen = weakref.WeakSet()">>),
     [ok = R || R <- py_modes:at_once([fun() ->
-         py:exec(Ctx, <<"import __main__\nclass C: pass\nc = C()\n__main__.seen.add(c)">>)
+         py:exec(Ctx, <<"import __main__\nmark = __main__.Marker()\n__main__.seen.add(mark)">>)
      end || _ <- lists:seq(1, 10)])],
     py_modes:wait_until(fun() ->
         {ok, _} = py:gc(Ctx),
@@ -793,6 +801,7 @@ binding_errors(_) ->
 %% documented), so there the loop is one that ends: nothing is lost but time.
 stuck_in_a_c_loop(Config) ->
     Mode = py_modes:mode(Config),
+    FreeThreaded = py:free_threaded(),
     Threads = py_modes:threads(),
     Ctx = new(Config, #{imports => [json], preload => <<"preloaded = 1">>}),
     ok = py:exec(Ctx, <<"kept = 1">>),
@@ -800,7 +809,7 @@ stuck_in_a_c_loop(Config) ->
     ok = py_context:exec(Ctx, <<"kept = 2">>, Env),
     {ok, Handle} = py:call(Ctx, builtins, list, [[1]], #{return => handle}),
     {ok, Id} = py_context:get_interp_id(Ctx),
-    Loop = case py_modes:is_parallel(Mode) of
+    Loop = case FreeThreaded orelse py_modes:is_parallel(Mode) of
                true -> <<"sum(range(10**9))">>;
                false -> <<"sum(range(2 * 10**7))">>
            end,
@@ -811,7 +820,7 @@ stuck_in_a_c_loop(Config) ->
         py:eval(Ctx, <<"(preloaded, 'json' in __import__('sys').modules)">>)
     end),
     case Mode of
-        owngil ->
+        owngil when not FreeThreaded ->
             ?assertEqual({error, {context_down, replaced}}, Next),
             ?assertEqual({ok, {1, true}},
                          py:eval(Ctx, <<"(preloaded, 'json' in __import__('sys').modules)">>)),

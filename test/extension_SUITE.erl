@@ -18,7 +18,7 @@ groups() ->
         explicit_context, context_first, bound_process, callback,
         spawn_call, cast, parallel, pools, handles,
         package, dotted, dependent_package, later_refusal, optional_dependency, broken,
-        imports_setting, path_of_one_context, threads, gil_stays_off, numpy
+        imports_setting, path_of_one_context, threads, standard_modules, gil_stays_off, numpy
     ]).
 
 init_per_group(Mode, Config) ->
@@ -305,8 +305,12 @@ broken(Config) ->
                   py:call(Name, f, [])) || _ <- [1, 2]],
     Empty = <<"empty_", Name/binary>>,
     ok = file:write_file(filename:join(proplists:get_value(dir, Config), <<Empty/binary, ".so">>), <<>>),
-    {error, {'ImportError', Message}} = py:call(Empty, f, []),
-    ?assertNotEqual(nomatch, string:find(Message, "too short"), Message),
+    [begin
+         {error, {'ImportError', Message}} = Call(),
+         ?assertNotEqual(nomatch, string:find(Message, "too short"), Message),
+         ?assertEqual(nomatch, string:find(Message, "sub-interpreter"), Message)
+     end || Call <- [fun() -> py:call(Empty, f, []) end,
+                     fun() -> py:call(py:context(1), Empty, f, []) end]],
     ?assertEqual({ok, 4.0}, py:call(math, sqrt, [16])).
 
 %% ------------------------------------------------------------------------------------------
@@ -367,6 +371,27 @@ threads(Config) ->
          end,
          main_is_sane(Name)
      end || Kind <- ?KINDS].
+
+%% Some versions have modules of their own that only main can load.
+standard_modules(Config) ->
+    {ok, Python} = py:eval(<<"__import__('sys').executable">>),
+    [begin
+         ?assertEqual(lists:duplicate(2, {ok, Module}), py_modes:at_once(lists:duplicate(2, fun() ->
+             ok = py:exec(["import ", Module]),
+             py:eval([Module, ".__name__"])
+         end))),
+         ?assertEqual([{ok, Module}], py_modes:at_once([fun() ->
+             py:call(Module, '__name__.strip', [])
+         end])),
+         case py:exec(py:context(1), ["import ", Module]) of
+             ok ->
+                 ok;
+             {error, {'ImportError', Message}} ->
+                 ?assertNot(is_main(Config)),
+                 ?assertNotEqual(nomatch, string:find(Message, "cannot be loaded in a sub-interpreter"), Message)
+         end
+     end || Module <- [<<"ctypes">>, <<"zoneinfo">>, <<"curses">>, <<"readline">>, <<"decimal">>],
+            element(1, run(Python, ["-c", ["import ", Module]])) =:= 0].
 
 %% None of this made a free-threaded Python switch its GIL on, which would hide the rest.
 gil_stays_off(_) ->
@@ -478,7 +503,7 @@ compile(Kind, Name, Output) ->
 %% {Status, Output} of a program.
 run(Program, Args) ->
     Port = open_port({spawn_executable, os:find_executable(unicode:characters_to_list(Program))},
-                     [{args, [unicode:characters_to_binary(Arg) || Arg <- Args]}, exit_status,
+                     [{args, [iolist_to_binary(Arg) || Arg <- Args]}, exit_status,
                       stderr_to_stdout, binary]),
     collect(Port, <<>>).
 

@@ -66,8 +66,9 @@ def setup(kind: str, stack: int) -> None:
     _be_main_thread()
 
     setattr(sys, "stdin", ClosedInput())
-    from erlang import _threads
+    from erlang import _guard, _threads
 
+    _guard.install(kind == "main", stack)
     _threads.install()
     _hook_extension_modules(kind == "main")
 
@@ -89,26 +90,40 @@ def _be_main_thread() -> None:
         threading._active[ident] = main
 
 
-def finish(seconds: float = 0.5) -> None:
-    """Ends event loops and the idle threads of thread pools before the interpreter ends.
+def finish() -> None:
+    """What is to be done before the interpreter ends: exit handlers, event loops, pools."""
+    from erlang import _guard
+
+    _guard.run_exit_handlers()
+    _finish_threads()
+
+
+def _finish_threads(seconds: float = 0.5) -> None:
+    """Ends event loops and the idle threads of pools.
 
     A pool that is busy keeps its threads; the interpreter is left behind then.
     """
     loops: Any = sys.modules.get("erlang._loop")
     if loops is not None:
         loops.close_all(2.0)
-    pools: Any = sys.modules.get("concurrent.futures.thread")
-    if pools is None:
-        return
     import time
 
-    with pools._global_shutdown_lock:
-        pools._shutdown = True
-    waiting = list(pools._threads_queues.items())
-    for _thread, queue in waiting:
-        queue.put(None)
+    waiting: list[Any] = []
+    pools: Any = sys.modules.get("concurrent.futures.thread")
+    if pools is not None:
+        with pools._global_shutdown_lock:
+            pools._shutdown = True
+        for thread, queue in list(pools._threads_queues.items()):
+            queue.put(None)
+            waiting.append(thread)
+    pools = sys.modules.get("concurrent.futures.process")
+    if pools is not None:
+        pools._global_shutdown = True
+        for thread, wakeup in list(pools._threads_wakeups.items()):
+            wakeup.wakeup()
+            waiting.append(thread)
     end = time.monotonic() + seconds
-    for thread, _queue in waiting:
+    for thread in waiting:
         thread.join(max(0.0, end - time.monotonic()))
 
 
@@ -143,10 +158,13 @@ def _hook_extension_modules(is_main: bool) -> None:
     loader = importlib.machinery.ExtensionFileLoader
     create, execute = loader.create_module, loader.exec_module
 
-    def guarded(original: Callable[..., Any], package: str, *args: object) -> Any:
+    def guarded(original: Callable[..., Any], name: str, *args: object) -> Any:
+        package = name.partition(".")[0]
         try:
             return original(*args)
         except Exception as error:
+            if not _import_in_main(name):
+                raise  # it is broken everywhere
             _erlang.mark_main_only(package)
             _importers.update(_packages_in_the_making())
             raise ImportError(HELP.format(package) + f" ({error})", name=package) from error
@@ -158,22 +176,21 @@ def _hook_extension_modules(is_main: bool) -> None:
 
     def create_module(self: Any, spec: ModuleSpec) -> Any:
         package = spec.name.partition(".")[0]
-        if _is_standard(package):
-            return create(self, spec)
-        if not _erlang.is_main_only(package):
-            paths = [path for path in sys.path if isinstance(path, str)]
-            _erlang.import_in_main("\n".join([spec.name, *paths]))
-        return guarded(create, package, self, spec)
+        if not _is_standard(package) and not _erlang.is_main_only(package):
+            _import_in_main(spec.name)
+        return guarded(create, spec.name, self, spec)
 
     def exec_module(self: Any, module: Any) -> Any:
-        package = module.__spec__.name.partition(".")[0]
-        if _is_standard(package):
-            return execute(self, module)
-        return guarded(execute, package, self, module)
+        return guarded(execute, module.__spec__.name, self, module)
 
     setattr(loader, "create_module", create_in_main if is_main else create_module)
     if not is_main:
         setattr(loader, "exec_module", exec_module)
+
+
+def _import_in_main(name: str) -> bool:
+    paths = [path for path in sys.path if isinstance(path, str)]
+    return bool(_erlang.import_in_main("\n".join([name, *paths])))
 
 
 # Packages that were being imported when something was refused here: if they then fail as well,
@@ -190,7 +207,7 @@ def _packages_in_the_making() -> set[str]:
 def is_main_only(name: str) -> bool:
     """Whether the package of a module, whose import has just failed, loads in main only."""
     package = name.partition(".")[0]
-    if package in _importers and not _is_standard(package):
+    if package in _importers:
         _erlang.mark_main_only(package)
     return _erlang.is_main_only(package)
 
@@ -212,13 +229,11 @@ def _top_level_imports(source: str) -> set[str]:
 def imports_main_only(source: str) -> bool:
     """Whether code imports a package that only the main interpreter can load.
 
-    Finds out by importing what is neither standard nor known yet.
+    Finds out by importing what is not known yet.
     """
     if "import" not in source:
         return False
     for name in sorted(_top_level_imports(source)):
-        if _is_standard(name):
-            continue
         if _erlang.is_main_only(name):
             return True
         if name not in sys.modules:

@@ -42,7 +42,7 @@ def send(receiver: _erlang.Pid | str | _erlang.Atom, term: object) -> None:
     through one process, in order.
     """
     if isinstance(receiver, str):
-        pid = _erlang.whereis(str(receiver))
+        pid = _erlang.whereis(receiver)
         if pid is None:
             raise _erlang.ProcessError(f"no process is registered as {str(receiver)!r}")
         receiver = pid
@@ -57,7 +57,7 @@ def send(receiver: _erlang.Pid | str | _erlang.Atom, term: object) -> None:
 
 def whereis(name: str) -> _erlang.Pid | None:
     """The Pid registered under name on this node, or None. Does not block."""
-    return _erlang.whereis(str(name))
+    return _erlang.whereis(name)
 
 
 def atom(name: str) -> _erlang.Atom:

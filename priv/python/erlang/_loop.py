@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import contextvars
 import functools
+import importlib
 import inspect
 import sys
 import threading
@@ -22,7 +23,6 @@ import _erlang
 
 __all__ = ["cancel", "close", "close_all", "new_event_loop", "run", "submit", "wake"]
 
-STACK_BYTES = 16 << 20  # as the library's own threads
 GRACE = 1.0  # seconds for tasks to end in once they are cancelled
 
 _runners: dict[int, Runner] = {}
@@ -35,7 +35,7 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
     kind = _erlang.loop_settings()[1]
     if kind != "asyncio":
         try:
-            import uvloop
+            uvloop = importlib.import_module("uvloop")
         except ImportError as error:
             if kind == "uvloop":
                 raise _erlang.Error(f"the setting event_loop is uvloop, but {error}") from error
@@ -68,18 +68,13 @@ class Runner:
         self._thread = threading.Thread(target=self._main, name=f"py:loop{number}", daemon=False)
 
     def start(self) -> None:
-        before = threading.stack_size(STACK_BYTES)
-        try:
-            # Not by the wrapper of _threads: the loop belongs to no request.
-            getattr(threading.Thread.start, "__wrapped__", threading.Thread.start)(self._thread)
-        finally:
-            threading.stack_size(before)
+        # Not by the wrapper of _threads: the loop belongs to no request.
+        getattr(threading.Thread.start, "__wrapped__", threading.Thread.start)(self._thread)
 
     # ---- from other threads ----
 
     def submit(self, deferred: Any, origin: Any, awaitable: Awaitable[Any]) -> None:
         if self._is_closing or len(self._tasks) >= self._max_tasks:
-            _discard(awaitable)
             raise _erlang.Error(
                 "the context is closing" if self._is_closing else
                 f"the event loop has {self._max_tasks} tasks, and that is the limit "
@@ -191,10 +186,12 @@ def _discard(awaitable: Awaitable[Any]) -> None:
 
 def submit(number: int, deferred: Any, origin: Any, awaitable: Awaitable[Any]) -> None:
     """Runs the awaitable on the loop of that number; its outcome goes to deferred."""
-    runner = _runners.get(number)
-    if runner is None:
-        runner = _start(number)
-    runner.submit(deferred, origin, awaitable)
+    try:
+        runner = _runners.get(number) or _start(number)
+        runner.submit(deferred, origin, awaitable)
+    except BaseException:
+        _discard(awaitable)
+        raise
 
 
 def _start(number: int) -> Runner:

@@ -2,7 +2,8 @@
 
 They inherit its owner, namespace and deadline, so that their calls to Erlang have an owner too:
 the threads of ``threading`` as long as they live, those of a ``ThreadPoolExecutor`` for each task
-anew.
+anew. In between, a pool's thread belongs to nobody: it may outlive the process whose request
+started it, and must not keep its namespace.
 """
 
 from __future__ import annotations
@@ -20,45 +21,63 @@ __all__ = ["install"]
 class _OfThread(threading.local):
     """What a thread knows of itself."""
 
-    submits = False  # it is in ThreadPoolExecutor.submit, which may start a pool's thread
-    base: _erlang.Origin | None = None  # of a pool's thread: for its initializer
+    pool: ThreadPoolExecutor | None = None  # it is in submit, which may start one of its threads
+    starter: _erlang.Origin | None = None  # of a pool's thread, until its initializer has run
 
 
-class _Carried:
+class _Task:
     """A pool's task that runs on behalf of the request that submitted it."""
 
-    __slots__ = ("_function", "_of_thread", "_origin")
+    __slots__ = ("_function", "_origin")
 
-    def __init__(
-        self, origin: _erlang.Origin, function: Callable[..., Any], of_thread: _OfThread
-    ) -> None:
+    def __init__(self, origin: _erlang.Origin, function: Callable[..., Any]) -> None:
         self._origin = origin
         self._function = function
-        self._of_thread = of_thread
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         before = _erlang.enter(self._origin)
         try:
             return self._function(*args, **kwargs)
         finally:
-            if self._of_thread.base is not None:
-                # Between tasks a pool's thread belongs to nobody: it may outlive the process whose
-                # request started it, and must not keep its namespace.
-                self._of_thread.base = before = None
+            _erlang.enter(before)
+
+
+class _Initializer:
+    """A pool's initializer, which runs on behalf of the request that started the thread."""
+
+    __slots__ = ("_function", "_of_thread")
+
+    def __init__(self, function: Callable[..., Any], of_thread: _OfThread) -> None:
+        self._function = function
+        self._of_thread = of_thread
+
+    def __call__(self, *args: Any) -> Any:
+        origin, self._of_thread.starter = self._of_thread.starter, None
+        before = _erlang.enter(origin)
+        try:
+            return self._function(*args)
+        finally:
             _erlang.enter(before)
 
 
 def install() -> None:
     """Wraps the start of threads and the submission to thread pools; once per interpreter."""
-    start, submit = threading.Thread.start, ThreadPoolExecutor.submit
     of_thread = _OfThread()
+    _wrap_start(of_thread)
+    _wrap_pool(of_thread)
+
+
+def _wrap_start(of_thread: _OfThread) -> None:
+    start = threading.Thread.start
 
     def carrying_start(self: threading.Thread) -> None:
         origin = _erlang.origin()
         if origin is None:
             return start(self)
+        is_pools = of_thread.pool is not None
+        if is_pools and not hasattr(of_thread.pool, "_erlang_initializer"):
+            return start(self)
         run, is_own, origins = self.run, "run" in self.__dict__, [origin]
-        is_pools = of_thread.submits
 
         def restore() -> None:
             if is_own:
@@ -68,11 +87,10 @@ def install() -> None:
 
         def carried_run() -> None:
             restore()
-            origin = origins.pop()
-            _erlang.enter(origin)
             if is_pools:
-                of_thread.base = origin
-                del origin
+                of_thread.starter = origins.pop()
+            else:
+                _erlang.enter(origins[0])
             run()
 
         self.__dict__["run"] = carried_run
@@ -82,19 +100,39 @@ def install() -> None:
             restore()
             raise
 
+    carrying_start.__doc__ = start.__doc__
+    setattr(carrying_start, "__wrapped__", start)  # for threads that are to belong to no request
+    setattr(threading.Thread, "start", carrying_start)
+
+
+def _wrap_pool(of_thread: _OfThread) -> None:
+    init, submit = ThreadPoolExecutor.__init__, ThreadPoolExecutor.submit
+
+    def carrying_init(
+        self: ThreadPoolExecutor,
+        max_workers: int | None = None,
+        thread_name_prefix: str = "",
+        initializer: Callable[..., Any] | None = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> None:
+        if callable(initializer):
+            initializer = _Initializer(initializer, of_thread)
+            setattr(self, "_erlang_initializer", True)
+        init(self, max_workers, thread_name_prefix, initializer, *args, **kwargs)
+
     def carrying_submit(
         self: ThreadPoolExecutor, fn: Callable[..., Any], /, *args: Any, **kwargs: Any
     ) -> Future[Any]:
         origin = _erlang.origin()
         if origin is None:
             return submit(self, fn, *args, **kwargs)
-        of_thread.submits = True
+        of_thread.pool = self
         try:
-            return submit(self, _Carried(origin, fn, of_thread), *args, **kwargs)
+            return submit(self, _Task(origin, fn), *args, **kwargs)
         finally:
-            of_thread.submits = False
+            of_thread.pool = None
 
-    setattr(carrying_start, "__wrapped__", start)  # for threads that are to belong to no request
-    carrying_start.__doc__, carrying_submit.__doc__ = start.__doc__, submit.__doc__
-    setattr(threading.Thread, "start", carrying_start)
+    carrying_init.__doc__, carrying_submit.__doc__ = init.__doc__, submit.__doc__
+    setattr(ThreadPoolExecutor, "__init__", carrying_init)
     setattr(ThreadPoolExecutor, "submit", carrying_submit)
