@@ -657,7 +657,8 @@ processes_come_and_go(_) ->
     end,
     Start = Settled(),
     Rounds = [begin come_and_go(10000), Settled() - Start end || _ <- lists:seq(1, 5)],
-    ?assert(lists:last(Rounds) < 5000000, Rounds).
+    %% A burst of work makes it rise for a moment; what leaks stays in every round.
+    ?assert(lists:min(lists:nthtail(3, Rounds)) < 5000000, Rounds).
 
 come_and_go(Count) ->
     Processes = fun() ->
