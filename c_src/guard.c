@@ -278,7 +278,7 @@ typedef struct look {
     struct look *next;
 } look_t;
 
-static look_t *looks; /* guarded by looks_lock */
+static look_t *looks;                                          /* guarded by looks_lock */
 static pthread_mutex_t looks_lock = PTHREAD_MUTEX_INITIALIZER; /* leaf */
 
 static look_t *look_like(const PyMethodDef *original, PyCFunctionWithKeywords body)

@@ -233,7 +233,8 @@ class _WhenImported:
         for finder in sys.meta_path:
             spec = finder.find_spec(name, path, target) if finder is not self else None
             if spec is not None:
-                spec.loader = _Patching(spec.loader, patch)
+                loader: Any = _Patching(spec.loader, patch)
+                spec.loader = loader
                 return spec
         return None
 
