@@ -11,8 +11,8 @@
 #include <stdlib.h>
 
 #define BYTES_MAX 65536
-#define STEP_NS 1000000  /* a step lasts no longer, unless the iterator does */
-#define AGE_NS 1000000   /* how long an item waits in a step that lasts */
+#define STEP_NS   1000000 /* a step lasts no longer, unless the iterator does */
+#define AGE_NS    1000000 /* how long an item waits in a step that lasts */
 
 /* What the timer may touch: lives as long as anybody knows it. */
 typedef struct {
@@ -22,12 +22,12 @@ typedef struct {
     bool is_converting;   /* env is in use without the lock */
     bool is_armed;        /* the timer will look */
     bool sends_parts;
-    ErlNifEnv *env;       /* holds items */
+    ErlNifEnv *env; /* holds items */
     ERL_NIF_TERM *items;
     size_t count;
     size_t room;
-    size_t bytes;         /* about what they weigh */
-    int64_t first;        /* when the oldest came */
+    size_t bytes;  /* about what they weigh */
+    int64_t first; /* when the oldest came */
     ErlNifPid reply_to;
     ErlNifEnv *reference_env;
     ERL_NIF_TERM reference;

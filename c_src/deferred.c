@@ -88,7 +88,8 @@ static PyObject *deferred_answer(PyObject *object, PyObject *value)
     Py_RETURN_NONE;
 }
 
-PyDoc_STRVAR(fail_doc, "fail(exception)\n--\n\nReplies with an error, unless it is settled already.");
+PyDoc_STRVAR(fail_doc,
+             "fail(exception)\n--\n\nReplies with an error, unless it is settled already.");
 
 static PyObject *deferred_fail(PyObject *object, PyObject *exception)
 {
@@ -205,7 +206,8 @@ static deferred_t *new_deferred(module_state_t *state, request_t *request)
 static uint64_t loop_of(request_t *request)
 {
     context_t *context = request->context;
-    bool is_at_home = !context->is_exclusive || atomic_load(&request->executor) == context->executor;
+    bool is_at_home =
+        !context->is_exclusive || atomic_load(&request->executor) == context->executor;
 
     return is_at_home ? context->serial : 0;
 }

@@ -646,32 +646,39 @@ namespaces_end_with_their_process(_) ->
         py:eval(Ctx, <<"len(__import__('__main__').seen)">>) =:= {ok, 0}
     end).
 
-%% Five rounds of 10 000 processes with namespaces, after a warm-up: memory stays.
+%% Five rounds of 10 000 processes with namespaces, after a warm-up: memory stays. A busy machine makes
+%% it rise now and then; what leaks does so in every five rounds.
 processes_come_and_go(_) ->
     Before = namespaces(),
+    [come_and_go(10000) || _ <- lists:seq(1, 3)],
+    ?assertEqual(flat, five_rounds(Before, [])).
+
+five_rounds(_Namespaces, [_, _, _] = Growths) ->
+    {grows, Growths};
+five_rounds(Namespaces, Growths) ->
+    Start = settled_rss(Namespaces),
     [come_and_go(10000) || _ <- lists:seq(1, 5)],
-    Settled = fun() ->
-        py_modes:wait_until(fun() -> namespaces() =:= Before end),
-        [garbage_collect(Pid) || Pid <- processes()],
-        py_modes:rss()
-    end,
-    Start = Settled(),
-    Rounds = [begin come_and_go(10000), Settled() - Start end || _ <- lists:seq(1, 5)],
-    %% A burst of work makes it rise for a moment; what leaks stays in every round.
-    ?assert(lists:min(lists:nthtail(3, Rounds)) < 5000000, Rounds).
+    case settled_rss(Namespaces) - Start of
+        Growth when Growth < 5000000 -> flat;
+        Growth -> five_rounds(Namespaces, [Growth | Growths])
+    end.
+
+settled_rss(Namespaces) ->
+    py_modes:wait_until(fun() -> namespaces() =:= Namespaces end),
+    [garbage_collect(Pid) || Pid <- processes()],
+    py_modes:rss().
 
 come_and_go(Count) ->
-    Processes = fun() ->
-        {Pid, Monitor} = spawn_monitor(fun() ->
-            ok = py:exec(<<"x = 1">>),
-            {ok, 2} = py:eval(<<"x + 1">>)
-        end),
-        {Pid, Monitor}
+    Process = fun() ->
+        ok = py:exec(<<"x = 1">>),
+        {ok, 2} = py:eval(<<"x + 1">>)
     end,
     lists:foreach(fun(_) ->
-        Batch = [Processes() || _ <- lists:seq(1, 200)],
+        Batch = [spawn_monitor(Process) || _ <- lists:seq(1, 200)],
         [receive {'DOWN', Monitor, process, Pid, Reason} -> normal = Reason end
-         || {Pid, Monitor} <- Batch]
+         || {Pid, Monitor} <- Batch],
+        %% Namespaces go a little later than their processes; they must not pile up.
+        py_modes:wait_until(fun() -> element(1, py_nif:counters()) < 1000 end)
     end, lists:seq(1, Count div 200)).
 
 %% ------------------------------------------------------------------------------------------
@@ -811,7 +818,7 @@ stuck_in_a_c_loop(Config) ->
     {ok, Handle} = py:call(Ctx, builtins, list, [[1]], #{return => handle}),
     {ok, Id} = py_context:get_interp_id(Ctx),
     Loop = case FreeThreaded orelse py_modes:is_parallel(Mode) of
-               true -> <<"sum(range(10**9))">>;
+               true -> <<"sum(range(3 * 10**8))">>;
                false -> <<"sum(range(2 * 10**7))">>
            end,
     {Ms, Result} = py_modes:elapsed(fun() -> py:eval(Ctx, Loop, #{}, 200) end),

@@ -490,7 +490,7 @@ not_freed_while_used(_) ->
     py_modes:wait_until(fun() -> py:eval(Ctx, <<"len(__main__.Counted.kept)">>) =:= {ok, 1} end),
     ?assertEqual({ok, 1}, alive(Ctx)),
     ok = py:exec(Ctx, <<"__main__.Counted.kept.clear()">>),
-    ?assertEqual({ok, 0}, alive(Ctx)).
+    py_modes:wait_until(fun() -> alive(Ctx) =:= {ok, 0} end).
 
 %% ------------------------------------------------------------------------------------------
 %% Longer than their context
