@@ -133,6 +133,8 @@ static void end_interpreter(pyworker_t *self)
 
     interp_unset_seat(interp, &executor->seat);
     if (executor->kind == INTERP_MAIN) {
+        pyworker_attach(self);
+        interp_release_drops(&executor->drops);
         executor_adopt_drops();
         delete_thread(self);
         return;
@@ -374,6 +376,9 @@ executor_t *executor_open(ErlNifEnv *env, interp_kind_t kind, const char *name, 
     atomic_store(&executor->calls, 0);
     atomic_store(&executor->errors, 0);
     atomic_store(&executor->busy_ns, 0);
+    queue_init(&executor->drops);
+    executor->drop.kind = JOB_DROP;
+    atomic_store(&executor->is_drop_queued, false);
     snprintf(executor->name, sizeof(executor->name), "%s", name);
     enif_self(env, &executor->report_to);
     executor->report_env = enif_alloc_env();
@@ -391,6 +396,12 @@ void executor_close(executor_t *executor)
     seat_close(&executor->seat);
 }
 
+executor_t *executor_acquire(executor_t *executor)
+{
+    atomic_fetch_add(&executor->references, 1);
+    return executor;
+}
+
 void executor_release(executor_t *executor)
 {
     interp_t *interp = executor->interp;
@@ -401,6 +412,23 @@ void executor_release(executor_t *executor)
     if (executor->kind != INTERP_MAIN)
         interp_release(interp);
     atomic_store(&executor->references, UNUSED);
+}
+
+void executor_drop(executor_t *executor, drop_t *drop)
+{
+    list_t left;
+    queue_node_t *node;
+
+    queue_push(&executor->drops, &drop->node);
+    if (atomic_exchange(&executor->is_drop_queued, true) ||
+        seat_push(&executor->seat, &executor->drop.node, false))
+        return;
+    /* Its threads are gone: any thread of the interpreter will do. */
+    list_init(&left);
+    queue_take(&executor->drops, &left);
+    while ((node = list_pop(&left)) != NULL)
+        interp_drop(interp_main(), (drop_t *)node);
+    atomic_store(&executor->is_drop_queued, false);
 }
 
 /* One that goes on among the main interpreter's executors takes its drops over. */

@@ -28,6 +28,9 @@ typedef struct executor {
     interp_kind_t kind;
     interp_t *interp; /* NULL until the home thread has it */
     job_t drain; /* queued when something is to be dropped in the interpreter */
+    queue_t drops; /* free-threaded builds: what was made here, see executor_drop */
+    job_t drop;    /* queued when there are drops */
+    atomic_bool is_drop_queued;
     char name[16];
     _Atomic int64_t calls;   /* written by the server only */
     _Atomic int64_t errors;
@@ -86,6 +89,7 @@ void executor_prepared(executor_t *executor);
 
 /* What is queued is still answered; then the home thread ends the interpreter. */
 void executor_close(executor_t *executor);
+executor_t *executor_acquire(executor_t *executor);
 void executor_release(executor_t *executor);
 
 /* The pool of mode multi_executor. */
@@ -96,6 +100,11 @@ void executor_pool_add(executor_t *executor);
 void executor_pool_close(void);
 /* The next one, round-robin; NULL before the pool was started. */
 executor_t *executor_pool_next(void);
+
+/* Links a reference to be dropped by this executor's threads. On a free-threaded build an object belongs
+ * to the thread that made it: dropped elsewhere it stays until that thread runs again. The executor is
+ * kept by the caller. Any thread, no GIL. */
+void executor_drop(executor_t *executor, drop_t *drop);
 
 /* Gives what another executor of the main interpreter leaves behind to one that goes on. */
 void executor_adopt_drops(void);

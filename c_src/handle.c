@@ -8,6 +8,7 @@
 typedef struct {
     interp_t *interp; /* kept */
     drop_t *drop;
+    executor_t *maker; /* kept, on free-threaded builds; else NULL */
     bool has_home;
     ErlNifPid home; /* the context's process where it was made: its thread knows the object best */
 } handle_t;
@@ -19,8 +20,12 @@ static void destroy(ErlNifEnv *env, void *object)
     handle_t *handle = object;
 
     (void)env;
-    if (handle->drop != NULL)
+    if (handle->maker != NULL)
+        executor_drop(handle->maker, handle->drop);
+    else
         interp_drop(handle->interp, handle->drop);
+    if (handle->maker != NULL)
+        executor_release(handle->maker);
     interp_release(handle->interp);
 }
 
@@ -34,6 +39,7 @@ bool handle_setup(ErlNifEnv *env, ErlNifResourceFlags flags)
 
 bool handle_to_term(module_state_t *state, ErlNifEnv *env, PyObject *object, ERL_NIF_TERM *out)
 {
+    executor_t *maker = pyworker_self() != NULL ? pyworker_self()->executor : NULL;
     drop_t *drop = malloc(sizeof(*drop));
     handle_t *handle = drop != NULL ? enif_alloc_resource(type, sizeof(*handle)) : NULL;
 
@@ -45,9 +51,14 @@ bool handle_to_term(module_state_t *state, ErlNifEnv *env, PyObject *object, ERL
     drop->object = object;
     handle->interp = interp_acquire(state->interp);
     handle->drop = drop;
-    handle->has_home = pyworker_self() != NULL;
-    if (handle->has_home)
-        handle->home = pyworker_self()->executor->report_to;
+    handle->maker = NULL;
+    handle->has_home = maker != NULL;
+    if (maker != NULL)
+        handle->home = maker->report_to;
+#ifdef Py_GIL_DISABLED
+    if (maker != NULL && maker->kind == INTERP_MAIN)
+        handle->maker = executor_acquire(maker);
+#endif
     *out = enif_make_resource(env, handle);
     enif_release_resource(handle);
     return true;

@@ -571,17 +571,22 @@ void interp_drop(interp_t *interp, drop_t *drop)
     pthread_mutex_unlock(&interp->lock);
 }
 
-void interp_drain(interp_t *interp)
+void interp_release_drops(queue_t *drops)
 {
     list_t list;
     queue_node_t *node;
 
-    if (!queue_has(&interp->drops))
+    if (!queue_has(drops))
         return;
     list_init(&list);
-    queue_take(&interp->drops, &list);
+    queue_take(drops, &list);
     while ((node = list_pop(&list)) != NULL) {
         Py_XDECREF(((drop_t *)node)->object);
         free(node);
     }
+}
+
+void interp_drain(interp_t *interp)
+{
+    interp_release_drops(&interp->drops);
 }

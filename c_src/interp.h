@@ -95,6 +95,9 @@ void interp_drop(interp_t *interp, drop_t *drop);
 /* Releases what was linked. GIL: held. */
 void interp_drain(interp_t *interp);
 
+/* Releases a list of drops. GIL: held. */
+void interp_release_drops(queue_t *drops);
+
 /* Names the seat that gets `drain` pushed when something is dropped, unless there is one. */
 void interp_set_seat(interp_t *interp, struct seat *seat, queue_node_t *drain, void *user);
 void interp_unset_seat(interp_t *interp, struct seat *seat);

@@ -28,7 +28,7 @@ struct owner;
 struct callback;
 
 /* What an executor's worker serves. */
-typedef enum { JOB_REQUEST, JOB_INTERRUPT, JOB_DRAIN, JOB_COMPLETION, JOB_CLOSE_LOOP } job_kind_t;
+typedef enum { JOB_REQUEST, JOB_INTERRUPT, JOB_DRAIN, JOB_DROP, JOB_COMPLETION, JOB_CLOSE_LOOP } job_kind_t;
 
 typedef struct {
     queue_node_t node;

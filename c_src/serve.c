@@ -109,6 +109,11 @@ static bool serve(pyworker_t *self, queue_node_t *node)
         atomic_store(&self->interp->is_drain_queued, false);
         pyworker_attach(self); /* the loop drains */
         break;
+    case JOB_DROP:
+        atomic_store(&self->executor->is_drop_queued, false);
+        pyworker_attach(self);
+        interp_release_drops(&self->executor->drops);
+        break;
     case JOB_COMPLETION:
         pyworker_attach(self);
         callback_complete(self->interp->module, job);
@@ -128,7 +133,7 @@ static void finish(queue_node_t *node)
 
     if (job->kind == JOB_REQUEST)
         request_end((request_t *)job);
-    else if (job->kind != JOB_DRAIN) /* that one is the executor's own */
+    else if (job->kind != JOB_DRAIN && job->kind != JOB_DROP) /* those are the executor's own */
         free(job);
 }
 

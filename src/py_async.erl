@@ -68,18 +68,33 @@ destination(#request{target = Handle}) when is_reference(Handle) ->
         {ok, Place} -> {ok, Place};
         error -> {error, {context_down, gone}}
     end;
-destination(#request{args = Args} = Request) when is_list(Args) ->
-    case [Handle || Handle <- Args, is_reference(Handle), py_nif:is_handle(Handle)] of
-        [Handle | _] ->
+destination(#request{op = ?OP_CALL, args = Args, kwargs = Kwargs} = Request) ->
+    case handle_in([Args, Kwargs]) of
+        {ok, Handle} ->
             case py_context:handle_place(Handle) of
                 {ok, Place} -> {ok, Place};
                 error -> py_request:destination(Request)
             end;
-        [] ->
+        none ->
             py_request:destination(Request)
     end;
 destination(Request) ->
     py_request:destination(Request).
+
+%% The first handle in a term.
+handle_in([Head | Tail]) ->
+    case handle_in(Head) of
+        none -> handle_in(Tail);
+        Found -> Found
+    end;
+handle_in(Tuple) when is_tuple(Tuple) -> handle_in(tuple_to_list(Tuple));
+handle_in(Map) when is_map(Map) -> handle_in(maps:values(Map));
+handle_in(Reference) when is_reference(Reference) ->
+    case py_nif:is_handle(Reference) of
+        true -> {ok, Reference};
+        false -> none
+    end;
+handle_in(_) -> none.
 
 ?DOC("Where a coroutine goes: what needs neither namespace nor context is spread over some contexts,\n"
      "so that their loops share the work.").

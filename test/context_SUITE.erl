@@ -24,7 +24,7 @@ groups() ->
         start_prepares, preparation_that_fails, linked_to_its_starter,
         interpreter_ids, information, interrupt, interrupt_parked,
         environments, environments_are_shared, environment_elsewhere, nif_functions,
-        isolation, namespaces_apart,
+        isolation, namespaces_apart, computing_lets_others_run,
         killed_is_replaced, killed_in_flight, stopped_in_flight, stopped_while_parked,
         left_over_threads, many_contexts_come_and_go,
         namespaces_end_with_their_process, processes_come_and_go,
@@ -464,6 +464,17 @@ namespaces_apart(_) ->
     Results = py_modes:at_once([fun() -> Process(P) end || P <- lists:seq(1, 20)]),
     ?assertEqual([true], lists:usort(lists:append(Results))),
     [?assertMatch({error, {'NameError', _}}, py:eval(Ctx, <<"mine">>)) || Ctx <- Ctxs].
+
+%% A context that computes does not keep the others from running, whatever GIL they share.
+computing_lets_others_run(Config) ->
+    [A, B] = [new(Config), new(Config)],
+    Busy = py:spawn_call(A, builtins, exec, [<<"import time\nend = time.monotonic() + 1.5\n"
+                                               "while time.monotonic() < end: pass\n">>, #{}]),
+    running(A),
+    {Ms, {ok, 2}} = py_modes:elapsed(fun() -> py:eval(B, <<"1 + 1">>) end),
+    ?assert(Ms < ?LATE, Ms),
+    ?assertEqual({ok, none}, py:await(Busy)),
+    [py_context:stop(Ctx) || Ctx <- [A, B]].
 
 %% ------------------------------------------------------------------------------------------
 %% Killed, stopped
