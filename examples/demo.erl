@@ -218,7 +218,7 @@ measure_all(Workers, Paths, Advance) ->
     ),
     Reports = collect(Later, length(Paths), #{}, Advance),
     Ended = erlang:monotonic_time(),
-    [Worker ! {stop, self()} || Worker <- Workers],
+    _ = [Worker ! {stop, self()} || Worker <- Workers],
     [
         receive
             {stopped, Worker} -> ok

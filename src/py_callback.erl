@@ -48,6 +48,7 @@ name(Name) ->
         error:_ -> misnamed()
     end.
 
+-spec misnamed() -> no_return().
 misnamed() ->
     py_options:misuse("a callback's name is an atom, a binary or a string").
 
@@ -147,6 +148,8 @@ reply_error(Callback, Class, Reason, Stack) ->
              string:slice(unicode:characters_to_binary(Text), 0, ?TEXT_MAX)},
     py_nif:callback_reply(Callback, {error, Error}).
 
+%% A stack that somebody made by hand may hold anything.
+-dialyzer({no_match, frame/1}).
 frame({Module, Function, Args, Info}) ->
     Arity = if is_list(Args) -> length(Args); true -> Args end,
     Where = case {proplists:get_value(file, Info), proplists:get_value(line, Info)} of
