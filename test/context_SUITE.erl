@@ -472,7 +472,7 @@ computing_lets_others_run(Config) ->
                                                "while time.monotonic() < end: pass\n">>, #{}]),
     running(A),
     {Ms, {ok, 2}} = py_modes:elapsed(fun() -> py:eval(B, <<"1 + 1">>) end),
-    ?assert(Ms < ?LATE, Ms),
+    ?assert(Ms < ?LATE orelse py_modes:is_starved(py_modes:mode(Config)), Ms),
     ?assertEqual({ok, none}, py:await(Busy)),
     [py_context:stop(Ctx) || Ctx <- [A, B]].
 
@@ -551,6 +551,8 @@ left_over_threads(Config) ->
     ok = py_peer:in_peer(py_modes:mode(Config), ?MODULE, leave_threads, [py_modes:mode(Config)]).
 
 leave_threads(Mode) ->
+    %% Where others are starved by a thread that computes it has to end some time (docs/scalability.md).
+    Seconds = case py_modes:is_starved(Mode) of true -> <<"1">>; false -> <<"1e9">> end,
     Kinds = [<<"import _thread, time\n"
                "_thread.start_new_thread(time.sleep, (1.5,))">>,
              <<"import threading, time\n"
@@ -559,8 +561,9 @@ leave_threads(Mode) ->
                "forever = threading.Event()\n"
                "threading.Thread(target=forever.wait).start()">>,
              <<"import threading\n"
-               "def busy():\n"
-               "  while True: pass\n"
+               "import time\n"
+               "def busy(end=time.monotonic() + ", Seconds/binary, "):\n"
+               "  while time.monotonic() < end: pass\n"
                "try: threading.Thread(target=busy, daemon=True).start()\n"
                "except RuntimeError: pass\n">>, % no daemons with an own GIL
              <<"from concurrent.futures import ThreadPoolExecutor\n"
@@ -579,7 +582,7 @@ leave_threads(Mode) ->
          {ok, Ctx} = py_context:new(#{mode => Mode}),
          ok = py:exec(Ctx, Code),
          {Ms, ok} = py_modes:elapsed(fun() -> py_context:stop(Ctx) end),
-         true = Ms < 3000
+         true = Ms < 3000 orelse py_modes:is_starved(Mode)
      end || Code <- Kinds],
     {ok, Next} = py_context:new(#{mode => Mode}),
     {ok, 2} = py:eval(Next, <<"1 + 1">>, #{}, 10000),
@@ -830,7 +833,7 @@ stuck_in_a_c_loop(Config) ->
     {ok, Id} = py_context:get_interp_id(Ctx),
     Loop = case FreeThreaded orelse py_modes:is_parallel(Mode) of
                true -> <<"sum(range(3 * 10**8))">>;
-               false -> <<"sum(range(2 * 10**7))">>
+               false -> <<"sum(range(6 * 10**7))">>
            end,
     {Ms, Result} = py_modes:elapsed(fun() -> py:eval(Ctx, Loop, #{}, 200) end),
     ?assertEqual({error, timeout}, Result),

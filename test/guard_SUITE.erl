@@ -529,12 +529,9 @@ endless_del_at_the_end(Config) ->
         ok = py_context:stop(Other)
     end).
 
-%% CPython 3.12 asks the wrong interpreter for a shared GIL: a loop keeps it until it ends. Without a
-%% GIL, 3.13 sometimes makes no interpreter while another one loops as it ends.
+%% Without a GIL, 3.13 sometimes makes no interpreter while another one loops as it ends.
 is_starved(Mode) ->
-    {ok, Version} = py:version(),
-    py:free_threaded() orelse
-        (Mode =:= subinterp andalso string:prefix(Version, "3.12.") =/= nomatch).
+    py:free_threaded() orelse py_modes:is_starved(Mode).
 
 %% ------------------------------------------------------------------------------------------
 %% Objects with a life of their own
