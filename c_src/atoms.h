@@ -45,12 +45,10 @@
     X(running)                                                                 \
     X(replied)                                                                 \
     X(not_running)                                                             \
-    X(unsupported_mode)                                                        \
     X(line)                                                                    \
     X(file)                                                                    \
     X(function)                                                                \
     X(source)                                                                  \
-    X(timedelta)                                                               \
     X(py_response)                                                             \
     X(py_elsewhere)                                                            \
     X(py_main)                                                                 \
@@ -58,9 +56,7 @@
     X(py_event)                                                                \
     X(py_callback)                                                             \
     X(main)                                                                    \
-    X(not_started)                                                             \
     X(replaced)                                                                \
-    X(no_memory)                                                               \
     X(multi_executor)                                                          \
     X(free_threaded)                                                           \
     X(subinterp)                                                               \
@@ -70,8 +66,6 @@
     X(thread_given_up)                                                         \
     X(crashed)                                                                 \
     X(stopping)                                                                \
-    X(py_arity)                                                                \
-    X(namespaces)                                                              \
     X(locals)                                                                  \
     X(call)                                                                    \
     X(state)                                                                   \

@@ -442,11 +442,6 @@ void executor_adopt_drops(void)
 
 /* ---- the pool ---- */
 
-int executor_pool_size(void)
-{
-    return atomic_load(&pool_size);
-}
-
 void executor_pool_add(executor_t *executor)
 {
     pthread_mutex_lock(&pool_lock);

@@ -95,7 +95,6 @@ void executor_release(executor_t *executor);
 /* The pool of mode multi_executor. */
 #define EXECUTOR_POOL_MAX 256
 
-int executor_pool_size(void);
 void executor_pool_add(executor_t *executor);
 void executor_pool_close(void);
 /* The next one, round-robin; NULL before the pool was started. */

@@ -209,13 +209,10 @@ static int module_exec(PyObject *module)
     state->main_ns = main_dict();
     state->eval_codes = PyDict_New();
     state->exec_codes = PyDict_New();
-    state->empty_tuple = PyTuple_New(0);
     state->str_main = PyUnicode_InternFromString("__main__");
     state->str_name = PyUnicode_InternFromString("__name__");
-    state->str_builtins = PyUnicode_InternFromString("__builtins__");
     if (state->main_ns == NULL || state->eval_codes == NULL || state->exec_codes == NULL ||
-        state->empty_tuple == NULL || state->str_main == NULL || state->str_name == NULL ||
-        state->str_builtins == NULL)
+        state->str_main == NULL || state->str_name == NULL)
         return -1;
     return terms_init(module, state) && origin_init(module, state) &&
                    deferred_init(module, state) && batch_init(module, state)
@@ -252,7 +249,7 @@ bool module_complete(module_state_t *state)
     X(pid_type) X(ref_type) X(port_type) X(fun_type) X(atom_type) X(origin_type) X(deferred_type) X(batch_type) X(task_origin)                      \
     X(loop_submit) X(loop_cancel) X(loop_close) X(loop_wake) X(error) X(callback_error)       \
     X(process_error) X(interrupt) X(image) X(is_main_only) X(imports_main_only) X(eval_codes)      \
-    X(exec_codes) X(main_ns) X(empty_tuple) X(str_main) X(str_name) X(str_builtins)
+    X(exec_codes) X(main_ns) X(str_main) X(str_name)
 
 static int module_traverse(PyObject *module, visitproc visit, void *arg)
 {

@@ -57,10 +57,8 @@ typedef struct module_state {
     PyObject *eval_codes; /* dicts: source text -> code object, bounded (run.c) */
     PyObject *exec_codes;
     PyObject *main_ns; /* dict of __main__ */
-    PyObject *empty_tuple;
     PyObject *str_main;    /* "__main__" */
     PyObject *str_name;    /* "__name__" */
-    PyObject *str_builtins; /* "__builtins__" */
 } module_state_t;
 
 /* Registered with PyImport_AppendInittab before Python starts. */
