@@ -28,7 +28,7 @@ groups() ->
         thread_ends_later, no_origin,
         nested_in_order, gen_server_between, crossed_contexts, many_reentrant, pool_map,
         lock_across_call, lock_across_nested_call, import_lock, logging_handler,
-        short_callback_beside_long_work, rlock_across_nested_call, sqlite_connection,
+        short_callback_beside_long_work, rlock_across_nested_call, sqlite_connection, sqlite_connection_beside_callbacks,
         max_threads_reached, the_demo
     ]).
 
@@ -1196,6 +1196,43 @@ sqlite_connection(Config) ->
         ?assertEqual({ok, 500500}, py:call(Ctx, '__main__', total, [])),
         unlink(Other),
         exit(Other, kill)
+    end).
+
+%% The same while other processes' callbacks wait, so that threads of all kinds serve it.
+sqlite_connection_beside_callbacks(Config) ->
+    with_each(Config, fun() ->
+        Ctx = py:context(1),
+        ok = py:register_function(later, fun([X]) -> timer:sleep(X rem 3), X end),
+        ok = py:exec(Ctx, <<"import sqlite3, threading\n"
+                            "db, threads = sqlite3.connect(':memory:'), set()\n"
+                            "db.execute('create table t (x)').close()\n"
+                            "def add(x):\n"
+                            "    threads.add(threading.get_ident())\n"
+                            "    db.execute('insert into t values (?)', (x,)).close()\n"
+                            "def total(): return db.execute('select sum(x) from t').fetchone()[0]\n"
+                            "def strict():\n"
+                            "    other = sqlite3.connect(':memory:', check_same_thread=True)\n"
+                            "    def use():\n"
+                            "        try: other.execute('select 1')\n"
+                            "        except sqlite3.ProgrammingError: seen.append(True)\n"
+                            "    seen = []\n"
+                            "    thread = threading.Thread(target=use)\n"
+                            "    thread.start()\n"
+                            "    thread.join()\n"
+                            "    return seen">>),
+        Others = [spawn_link(fun() ->
+            ok = py:exec(Ctx, <<"import erlang\ndef f(x): return erlang.call('later', x)">>),
+            (fun Loop(I) ->
+                {ok, I} = py:call(Ctx, '__main__', f, [I]),
+                Loop(I + 1)
+             end)(0)
+        end) || _ <- lists:seq(1, 4)],
+        [?assertEqual({ok, none}, py:call(Ctx, '__main__', add, [I])) || I <- lists:seq(1, 1000)],
+        ?assertEqual({ok, 500500}, py:call(Ctx, '__main__', total, [])),
+        {ok, Threads} = py:eval(Ctx, <<"len(threads)">>),
+        ?assert(Threads > 1, Threads),
+        ?assertEqual({ok, [true]}, py:call(Ctx, '__main__', strict, [])),
+        [begin unlink(Other), exit(Other, kill) end || Other <- Others]
     end).
 
 %% ------------------------------------------------------------------------------------------

@@ -155,6 +155,8 @@ def _is_standard(name: str) -> bool:
 
 
 def _hook_extension_modules(is_main: bool) -> None:
+    from erlang import _threads
+
     loader = importlib.machinery.ExtensionFileLoader
     create, execute = loader.create_module, loader.exec_module
 
@@ -174,18 +176,26 @@ def _hook_extension_modules(is_main: bool) -> None:
         _erlang.guard_exit()
         return module
 
+    def exec_in_main(self: Any, module: Any) -> None:
+        execute(self, module)
+        loaded(module)
+
+    def loaded(module: Any) -> None:
+        if module.__spec__.name == "_sqlite3":
+            _threads.share_connections(module)
+
     def create_module(self: Any, spec: ModuleSpec) -> Any:
         package = spec.name.partition(".")[0]
         if not _is_standard(package) and not _erlang.is_main_only(package):
             _import_in_main(spec.name)
         return guarded(create, spec.name, self, spec)
 
-    def exec_module(self: Any, module: Any) -> Any:
-        return guarded(execute, module.__spec__.name, self, module)
+    def exec_module(self: Any, module: Any) -> None:
+        guarded(execute, module.__spec__.name, self, module)
+        loaded(module)
 
     setattr(loader, "create_module", create_in_main if is_main else create_module)
-    if not is_main:
-        setattr(loader, "exec_module", exec_module)
+    setattr(loader, "exec_module", exec_in_main if is_main else exec_module)
 
 
 def _import_in_main(name: str) -> bool:

@@ -4,18 +4,22 @@ They inherit its owner, namespace and deadline, so that their calls to Erlang ha
 the threads of ``threading`` as long as they live, those of a ``ThreadPoolExecutor`` for each task
 anew. In between, a pool's thread belongs to nobody: it may outlive the process whose request
 started it, and must not keep its namespace.
+
+And what is bound to a thread without need, is not: a connection of ``sqlite3``.
 """
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from typing import Any
 
 import _erlang
 
-__all__ = ["install"]
+__all__ = ["install", "share_connections"]
 
 
 class _OfThread(threading.local):
@@ -136,3 +140,28 @@ def _wrap_pool(of_thread: _OfThread) -> None:
     carrying_init.__doc__, carrying_submit.__doc__ = init.__doc__, submit.__doc__
     setattr(ThreadPoolExecutor, "__init__", carrying_init)
     setattr(ThreadPoolExecutor, "submit", carrying_submit)
+
+
+def share_connections(sqlite3: Any) -> None:
+    """Lets a connection of ``sqlite3`` be used by all threads, unless it was made with check_same_thread.
+
+    Which of its threads serves a request is the context's business: while the first waits for Erlang
+    it is another. SQLite guards its connections itself if it was built to be ``serialized``, as it
+    nearly always is; else nothing is changed.
+    """
+    connect = sqlite3.connect
+    level = getattr(sqlite3, "threadsafety", None)  # from 3.11 on
+    if level is None:
+        with closing(connect(":memory:")) as connection:
+            options = connection.execute("pragma compile_options").fetchall()
+        level = 3 if ("THREADSAFE=1",) in options else 1
+    if level != 3:
+        return
+
+    @functools.wraps(connect)
+    def shared_connect(*args: Any, **kwargs: Any) -> Any:
+        if len(args) < 5:  # the fifth is check_same_thread
+            kwargs.setdefault("check_same_thread", False)
+        return connect(*args, **kwargs)
+
+    sqlite3.connect = shared_connect
