@@ -17,7 +17,7 @@ groups() ->
         call_without_context, first_exec, first_exec_in_all_shapes, first_eval, later_exec,
         explicit_context, context_first, bound_process, callback,
         spawn_call, cast, parallel, pools, handles,
-        package, dotted, dependent_package, later_refusal, optional_dependency, broken,
+        package, dotted, dependent_package, hidden_refusal, later_refusal, optional_dependency, broken,
         imports_setting, path_of_one_context, threads, standard_modules, gil_stays_off, numpy
     ]).
 
@@ -276,6 +276,21 @@ dependent_package(Config) ->
                           "if missing: raise ImportError('needs ' + ', '.join(missing))\n"
                           "def g(): return ", Name, ".f()\n"]
                      end]].
+
+%% A package may tell what went wrong in its own words, as numpy does: what helps is said all the same.
+hidden_refusal(Config) ->
+    [begin
+         Name = package_of(Kind, Config,
+                           <<"try:\n  from ._ext import f\nexcept ImportError as error:\n"
+                             "  raise ImportError('do not import this from its source directory') from error\n">>),
+         Ctx = context(Config),
+         [case is_refused(Kind, Config) of
+              true -> refused(Name, Result);
+              false -> ?assertEqual(ok, Result)
+          end || Result <- [py:exec(Ctx, ["import ", Name]), py:exec(Ctx, ["import ", Name])]],
+         ok = py_context:stop(Ctx),
+         main_is_sane(Name)
+     end || Kind <- ?KINDS].
 
 %% The package loads anywhere; a function of it then wants what does not. Nothing is run twice, the
 %% error says what helps, and calls of what was refused are placed from then on.

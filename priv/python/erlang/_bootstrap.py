@@ -29,8 +29,9 @@ ANCHORS = (
     "uuid", "unicodedata", "xml.etree.ElementTree", "multiprocessing", "queue", "csv",
 )
 
+REFUSED = "cannot be loaded in a sub-interpreter"
 HELP = (
-    "{0} cannot be loaded in a sub-interpreter; call its functions without a context "
+    "{0} " + REFUSED + "; call its functions without a context "
     "(py:call({0}, ...)), or use a context of mode worker"
 )
 
@@ -169,7 +170,7 @@ def _hook_extension_modules(is_main: bool) -> None:
                 raise  # it is broken everywhere
             _erlang.mark_main_only(package)
             _importers.update(_packages_in_the_making())
-            raise ImportError(HELP.format(package) + f" ({error})", name=package) from error
+            raise _refusal(package, error) from error
 
     def create_in_main(self: Any, spec: ModuleSpec) -> Any:
         module = create(self, spec)
@@ -196,6 +197,29 @@ def _hook_extension_modules(is_main: bool) -> None:
 
     setattr(loader, "create_module", create_in_main if is_main else create_module)
     setattr(loader, "exec_module", exec_in_main if is_main else exec_module)
+    if not is_main:
+        _hook_packages()
+
+
+def _refusal(package: str, error: Exception) -> ImportError:
+    return ImportError(HELP.format(package) + f" ({error})", name=package)
+
+
+def _hook_packages() -> None:
+    """Lets a package that hides a refusal behind an error of its own, as numpy does, still say what helps."""
+    loader = importlib.machinery.SourceFileLoader
+    execute = loader.exec_module
+
+    def exec_module(self: Any, module: Any) -> None:
+        try:
+            execute(self, module)
+        except Exception as error:
+            name = module.__spec__.name
+            if "." in name or REFUSED in str(error) or not is_main_only(name):
+                raise
+            raise _refusal(name, error) from error
+
+    setattr(loader, "exec_module", exec_module)
 
 
 def _import_in_main(name: str) -> bool:
