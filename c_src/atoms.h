@@ -20,6 +20,7 @@
     X(nan)                                                                     \
     X(infinity)                                                                \
     X(neg_infinity)                                                            \
+    X(buffer)                                                                  \
     X(bytes)                                                                   \
     X(badarg)                                                                  \
     X(unconvertible)                                                           \

@@ -215,7 +215,7 @@ static step_t open_list(walk_t *walk, ERL_NIF_TERM term)
     return OPENED;
 }
 
-/* {bytes, Binary} is not a tuple but a way to say `bytes`. */
+/* {bytes, Binary} and {buffer, Binary} are not tuples but ways to say `bytes` and `Buffer`. */
 static step_t open_tuple(walk_t *walk, ERL_NIF_TERM term, PyObject **out)
 {
     const ERL_NIF_TERM *items = NULL;
@@ -223,8 +223,10 @@ static step_t open_tuple(walk_t *walk, ERL_NIF_TERM term, PyObject **out)
     frame_t *frame = NULL;
 
     (void)enif_get_tuple(walk->env, term, &size, &items);
-    if (size == 2 && items[0] == atom_bytes && enif_is_binary(walk->env, items[1])) {
-        *out = binary_from_term(walk, items[1], BINARY_BYTES);
+    if (size == 2 && (items[0] == atom_bytes || items[0] == atom_buffer) &&
+        enif_is_binary(walk->env, items[1])) {
+        *out = items[0] == atom_bytes ? binary_from_term(walk, items[1], BINARY_BYTES)
+                                      : terms_buffer(walk->state, items[1]);
         return *out == NULL ? FAILED : READY;
     }
     frame = push(walk, FRAME_TUPLE, PyTuple_New(size), size);

@@ -25,6 +25,7 @@ typedef struct module_state {
     PyTypeObject *ref_type;
     PyTypeObject *port_type;
     PyTypeObject *fun_type;
+    PyTypeObject *buffer_type;
     PyTypeObject *atom_type;
     PyTypeObject *origin_type; /* origin.c */
     PyTypeObject *deferred_type; /* deferred.c */

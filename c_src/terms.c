@@ -8,12 +8,17 @@
 
 enum { ATOM_CHARS_MAX = 255, NEW_ATOMS_MAX = 16384 };
 
-/* Pid, Ref, Port and Fun alike. */
+/* Pid, Ref, Port, Fun and Buffer alike. */
 typedef struct {
     PyObject_HEAD
     ErlNifEnv *env; /* owned; NULL for a local pid or port, which is one word */
     ERL_NIF_TERM term;
 } term_t;
+
+typedef struct {
+    term_t base;
+    ErlNifBinary bytes; /* of the term in its env */
+} buffer_t;
 
 /* ---- the bounded atom table ---- */
 
@@ -230,6 +235,68 @@ static PyType_Slot term_slots[] = {
     {0, NULL},
 };
 
+/* ---- Buffer ---- */
+
+PyObject *terms_buffer(module_state_t *state, ERL_NIF_TERM binary)
+{
+    buffer_t *self = (buffer_t *)state->buffer_type->tp_alloc(state->buffer_type, 0);
+
+    if (self == NULL)
+        return NULL;
+    self->base.env = enif_alloc_env();
+    self->base.term = enif_make_copy(self->base.env, binary);
+    if (!enif_inspect_binary(self->base.env, self->base.term, &self->bytes)) {
+        PyErr_SetString(PyExc_TypeError, "not a binary");
+        Py_CLEAR(self);
+    }
+    return (PyObject *)self;
+}
+
+static PyObject *buffer_new(PyTypeObject *type, PyObject *Py_UNUSED(args),
+                            PyObject *Py_UNUSED(kwargs))
+{
+    PyErr_Format(PyExc_TypeError, "an %s is made of {buffer, Binary}, in Erlang", type->tp_name);
+    return NULL;
+}
+
+static int buffer_get(PyObject *object, Py_buffer *view, int flags)
+{
+    const ErlNifBinary *bytes = &((buffer_t *)object)->bytes;
+
+    return PyBuffer_FillInfo(view, object, bytes->data, (Py_ssize_t)bytes->size, 1, flags);
+}
+
+static Py_ssize_t buffer_length(PyObject *object)
+{
+    return (Py_ssize_t)((buffer_t *)object)->bytes.size;
+}
+
+static PyObject *buffer_repr(PyObject *object)
+{
+    return PyUnicode_FromFormat("<%s of %zd bytes>", Py_TYPE(object)->tp_name,
+                                buffer_length(object));
+}
+
+static PyMethodDef buffer_methods[] = {
+    {"__copy__", term_copy, METH_NOARGS, "Itself: it never changes."},
+    {"__deepcopy__", term_copy, METH_O, "Itself: it never changes."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot buffer_slots[] = {
+    {Py_tp_new, buffer_new},
+    {Py_tp_dealloc, term_dealloc},
+    {Py_tp_repr, buffer_repr},
+    {Py_tp_hash, term_hash},
+    {Py_tp_richcompare, term_richcompare},
+    {Py_tp_methods, buffer_methods},
+    {Py_sq_length, buffer_length},
+    {Py_bf_getbuffer, buffer_get},
+    {Py_tp_doc, "The bytes of an Erlang binary, read where they are: memoryview(buffer), hashlib, "
+                "numpy.frombuffer. Immutable."},
+    {0, NULL},
+};
+
 /* ---- Atom ---- */
 
 static bool check_atom_text(PyObject *text)
@@ -317,7 +384,7 @@ bool terms_to_term(module_state_t *state, ErlNifEnv *env, PyObject *object, ERL_
     if (type == state->atom_type)
         return atom_to_term(env, object, out);
     if (type != state->pid_type && type != state->ref_type && type != state->port_type &&
-        type != state->fun_type)
+        type != state->fun_type && type != state->buffer_type)
         return false;
     *out = self->env == NULL ? self->term : enif_make_copy(env, self->term);
     return true;
@@ -377,6 +444,8 @@ bool terms_init(PyObject *module, module_state_t *state)
     state->ref_type = make_type(module, "erlang.Ref", size, term_slots, NULL);
     state->port_type = make_type(module, "erlang.Port", size, term_slots, NULL);
     state->fun_type = make_type(module, "erlang.Fun", size, term_slots, NULL);
+    state->buffer_type =
+        make_type(module, "erlang.Buffer", (int)sizeof(buffer_t), buffer_slots, NULL);
     state->atoms = scalars_atom_cache_create();
     if (state->atoms == NULL && !PyErr_Occurred())
         PyErr_NoMemory();

@@ -1,9 +1,9 @@
 /*
  * terms - Python types for Erlang terms that Python has nothing like: Pid, Ref,
- * Port, Fun (opaque, hashable, comparable, round-trip) and Atom (a str that
- * converts back to an atom).
+ * Port, Fun (opaque, hashable, comparable, round-trip), Buffer (a binary whose
+ * bytes are read where they are) and Atom (a str that converts back to an atom).
  *
- * All are immutable. A Pid, Ref or Port can be pickled; a Fun cannot. An Atom is
+ * All are immutable. A Pid, Ref or Port can be pickled; a Fun or Buffer cannot. An Atom is
  * only text until it is converted, so making one costs no place in the VM's table.
  */
 #ifndef EP_TERMS_H
@@ -27,7 +27,11 @@ void terms_finish(module_state_t *state);
  * exception set (TypeError for any other term). GIL: held. */
 PyObject *terms_from_term(module_state_t *state, ErlNifEnv *env, ERL_NIF_TERM term);
 
-/* Whether `object` is one of the five types; if so *out is its term in `env`.
+/* A new Buffer on the bytes of a binary term, which stay where they are and live as long as it.
+ * NULL with an exception set. GIL: held. */
+PyObject *terms_buffer(module_state_t *state, ERL_NIF_TERM binary);
+
+/* Whether `object` is one of the six types; if so *out is its term in `env`.
  * An Atom whose text is no atom yet is made within the bounded table
  * (terms_atom); false, nothing set, when it does not fit. GIL: held. */
 bool terms_to_term(module_state_t *state, ErlNifEnv *env, PyObject *object, ERL_NIF_TERM *out);

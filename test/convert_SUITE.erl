@@ -11,7 +11,7 @@ all() ->
 
 groups() ->
     py_modes:groups([
-        atoms_in, integers_in, floats_in, binaries_in, bytes_tuple, containers_in, identifiers_in,
+        atoms_in, integers_in, floats_in, binaries_in, bytes_tuple, buffer, buffer_is_not_copied, containers_in, identifiers_in,
         remote_identifiers, identifiers_in_python, option_binary, setting_binary, names_of_locals,
         refused_terms, keys_that_are_one, unhashable_keys, handles_in,
         scalars_out, text_out, lone_surrogates, bytes_out, sequences_out, maps_out, sets_out,
@@ -127,6 +127,49 @@ bytes_tuple(_) ->
     ?assertEqual({tuple, <<"('bytes', 'a', 1)">>}, seen({bytes, <<"a">>, 1})),
     ?assertEqual({tuple, <<"('bytes', 1)">>}, seen({bytes, 1})),
     ?assertEqual({dict, <<"{b'k': b'v'}">>}, seen(#{{bytes, <<"k">>} => {bytes, <<"v">>}})).
+
+%% A binary whose bytes Python reads where they are.
+buffer(_) ->
+    Data = crypto:strong_rand_bytes(100000),
+    <<_:3, Shifted:40000/binary, _/bits>> = Data,
+    [begin
+         Size = byte_size(Bin),
+         ?assertEqual({ok, {<<"Buffer">>, Size, true, true, true}},
+                      py:eval(<<"(type(x).__name__, len(x), bytes(x) == y, memoryview(x).readonly, memoryview(x) == y)">>,
+                              #{x => {buffer, Bin}, y => {bytes, Bin}})),
+         ?assertEqual({ok, Bin}, same({buffer, Bin})),
+         ?assertEqual({ok, Bin}, py:eval(<<"memoryview(x)">>, #{x => {buffer, Bin}})),
+         ?assertEqual({ok, crypto:hash(sha256, Bin)},
+                      py:eval(<<"__import__('hashlib').sha256(x).digest()">>, #{x => {buffer, Bin}}))
+     end || Bin <- [<<>>, <<"short">>, Data, Shifted]],
+    ?assertEqual({ok, #{<<"a">> => [1]}},
+                 py:eval(<<"__import__('json').loads(str(x, 'utf-8'))">>, #{x => {buffer, <<"{\"a\": [1]}">>}})),
+    ?assertEqual({'Buffer', <<"<erlang.Buffer of 4 bytes>">>}, seen({buffer, <<"text">>})),
+    %% It is a value like others.
+    ?assertEqual({ok, {true, true, false, 2}},
+                 py:eval(<<"(x == y, hash(x) == hash(y), x == z, len({x, y, z}))">>,
+                         #{x => {buffer, Data}, y => {buffer, Data}, z => {buffer, Shifted}})),
+    [?assertMatch({error, {Class, _}}, py:eval(Code, #{x => {buffer, Data}}))
+     || {Class, Code} <- [{'TypeError', <<"memoryview(x).__setitem__(0, 1)">>},
+                          {'TypeError', <<"type(x)()">>},
+                          {'TypeError', <<"type(x)(b'')">>},
+                          {'TypeError', <<"__import__('pickle').dumps(x)">>}]],
+    ?assertEqual({tuple, <<"('buffer', 1)">>}, seen({buffer, 1})),
+    ?assertEqual({error, {badarg, [1, 2], bitstring}}, py:call(builtins, len, [{buffer, <<1:1>>}])).
+
+%% Thirty holders of 16 MB, there and back, take no more memory than one.
+buffer_is_not_copied(_) ->
+    Data = binary:copy(<<0>>, 16 * 1024 * 1024),
+    Ctx = py:context(1),
+    ok = py:exec(Ctx, <<"held = []\ndef hold(x):\n    held.append(x)\n    return x">>),
+    Before = py_modes:rss(),
+    Back = [begin {ok, Bin} = py:call(Ctx, '__main__', hold, [{buffer, Data}]), Bin end
+            || _ <- lists:seq(1, 30)],
+    ?assert(py_modes:rss() - Before < 16 * 1024 * 1024, py_modes:rss() - Before),
+    ?assertEqual(lists:duplicate(30, byte_size(Data)), [byte_size(Bin) || Bin <- Back]),
+    %% The bytes live as long as Python has them.
+    ?assertEqual({ok, 30 * byte_size(Data)}, py:eval(Ctx, <<"sum(map(len, held))">>)),
+    ok = py:exec(Ctx, <<"held.clear()">>).
 
 containers_in(_) ->
     ?assertEqual({list, <<"[]">>}, seen([])),

@@ -37,6 +37,13 @@ class Fun(_Term):
     """A fun; Python cannot call it, and cannot pickle it."""
 
 @final
+class Buffer(_Term):
+    """The bytes of an Erlang binary, read where they are; has the buffer protocol."""
+
+    def __len__(self) -> int: ...
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+
+@final
 class Atom(str):
     """A str that becomes an atom in Erlang."""
 

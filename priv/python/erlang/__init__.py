@@ -16,7 +16,7 @@ except ImportError as error:
         "(application erlang_python)"
     ) from error
 
-from _erlang import Atom, Error, Fun, Interrupt, Pid, Port, ProcessError, Ref, self
+from _erlang import Atom, Buffer, Error, Fun, Interrupt, Pid, Port, ProcessError, Ref, self
 
 from ._calls import atom, call, function, is_registered, send, whereis
 from ._errors import CallbackError, StateFull
@@ -31,8 +31,8 @@ from ._state import (
 )
 
 __all__ = [
-    "Atom", "CallbackError", "Error", "Fun", "Interrupt", "Pid", "Port", "ProcessError", "Ref",
-    "StateFull", "async_call", "atom", "call", "run", "self", "send", "sleep", "state_clear",
+    "Atom", "Buffer", "CallbackError", "Error", "Fun", "Interrupt", "Pid", "Port", "ProcessError",
+    "Ref", "StateFull", "async_call", "atom", "call", "run", "self", "send", "sleep", "state_clear",
     "state_decr", "state_delete", "state_get", "state_incr", "state_keys", "state_set", "whereis",
 ]
 
