@@ -44,6 +44,8 @@
     X(waiting)                                                                 \
     X(queued)                                                                  \
     X(running)                                                                 \
+    X(ended)                                                                   \
+    X(foreign)                                                                 \
     X(replied)                                                                 \
     X(not_running)                                                             \
     X(line)                                                                    \

@@ -23,19 +23,20 @@
 
 /* ---- start ---- */
 
-/* setup({MaxConcurrent, StackBytes, MaxThreads, GraceMs, MaxDepth, Guard :: 0 | 1}, EventPid) -> ok */
+/* setup({MaxConcurrent, StackBytes, MaxThreads, GraceMs, MaxDepth, Guard :: 0 | 1, PatienceMs},
+ *       EventPid) -> ok; PatienceMs: overload_wait */
 NIF(nif_setup)
 {
     const ERL_NIF_TERM *parts;
     int arity;
-    ErlNifSInt64 values[6];
+    ErlNifSInt64 values[7];
     ErlNifPid pid;
 
     (void)argc;
-    if (!enif_get_tuple(env, argv[0], &arity, &parts) || arity != 6 ||
+    if (!enif_get_tuple(env, argv[0], &arity, &parts) || arity != 7 ||
         !enif_get_local_pid(env, argv[1], &pid))
         return enif_make_badarg(env);
-    for (int i = 0; i < 6; i++)
+    for (int i = 0; i < 7; i++)
         if (!enif_get_int64(env, parts[i], &values[i]))
             return enif_make_badarg(env);
     request_enter_scheduler(env);
@@ -45,6 +46,7 @@ NIF(nif_setup)
     interrupt_set_grace(values[3] * 1000000);
     callback_set_max_depth((uint32_t)values[4]);
     guard_set(values[5] != 0);
+    interrupt_set_patience(values[6] * 1000000);
     executor_set_event_process(&pid);
     return timer_setup() ? atom_ok : enif_make_tuple2(env, atom_error, atom_system_limit);
 }
@@ -325,6 +327,7 @@ static ERL_NIF_TERM admit(ErlNifEnv *env, request_t *request)
     bool is_admitted = true;
 
     request_publish(request);
+    interrupt_at_deadline(request);
     /* A thread that serves no request waits for an errand, and may be waited for by one
      * that holds a slot: it must not stand in line behind that. */
     if ((request->flags & FLAG_ERRAND) != 0) {
@@ -342,16 +345,6 @@ static ERL_NIF_TERM admit(ErlNifEnv *env, request_t *request)
         dispatch_request(request);
     slots_advance(slots);
     return token;
-}
-
-/* Nobody may be waiting: the ticket finds the request, the timer ends it. */
-static void note_ticket(ErlNifEnv *env, ERL_NIF_TERM reference, request_t *request)
-{
-    _Atomic uint64_t *token = ticket_token(env, reference);
-
-    if (token != NULL)
-        atomic_store(token, request_token(request));
-    interrupt_at_deadline(request);
 }
 
 /* submit(Context, Owner | none, Namespace | none, ReplyTo, Ref, Op, Target, Function, Arguments,
@@ -383,7 +376,7 @@ NIF(nif_submit)
     request->flags = flags;
     request->depth = depth;
     request->reply_to = reply_to;
-    request->deadline = deadline_from(env, argv[10]);
+    interrupt_set_deadline(request, deadline_from(env, argv[10]));
     request->context = context_acquire(context);
     if (owner != NULL) {
         request->owner = owner_acquire(owner);
@@ -397,7 +390,7 @@ NIF(nif_submit)
     request->keywords = keep(env, request, argv[9]);
     request->reference = enif_make_copy(request->env, argv[4]);
     if ((flags & FLAG_RESPONSE) != 0)
-        note_ticket(env, argv[4], request);
+        ticket_set_token(env, argv[4], request_token(request));
     request_enter_scheduler(env);
     token = admit(env, request);
     request_leave_scheduler();
@@ -419,8 +412,8 @@ static ERL_NIF_TERM phase_atom(request_phase_t phase)
     return atom_replied;
 }
 
-/* cancel(Token) -> waiting | queued | running | replied: what it was found as; replied: its answer
- * is there or certain to come. A running one is interrupted. */
+/* cancel(Token) -> waiting | queued | running | replied | ended: what it was found as; replied: its
+ * answer is certain to come; ended: it was sent. A running one is interrupted. */
 NIF(nif_cancel)
 {
     ErlNifUInt64 token;
@@ -431,7 +424,7 @@ NIF(nif_cancel)
     if (!enif_get_uint64(env, argv[0], &token) || (request = request_find(token)) == NULL)
         return enif_make_badarg(env);
     if (!request_answer(request, token, &phase))
-        return atom_replied;
+        return request_is_alive(request, token) ? atom_replied : atom_ended;
     if (phase == PHASE_RUNNING || phase == PHASE_QUEUED)
         interrupt_request(token); /* a queued one may have started meanwhile */
     if (phase == PHASE_QUEUED) {
@@ -454,18 +447,6 @@ NIF(nif_interrupt)
     return atom_ok;
 }
 
-/* cancel_waiting(Token) -> true | false: whether it stood in line and was taken out */
-NIF(nif_cancel_waiting)
-{
-    ErlNifUInt64 token;
-    request_t *request;
-
-    (void)argc;
-    if (!enif_get_uint64(env, argv[0], &token) || (request = request_find(token)) == NULL)
-        return enif_make_badarg(env);
-    return request_answer_waiting(request, token) ? atom_true : atom_false;
-}
-
 /* ticket() -> Ref, to be passed to submit */
 NIF(nif_ticket)
 {
@@ -474,13 +455,16 @@ NIF(nif_ticket)
     return ticket_make(env);
 }
 
-/* ticket_token(Ref) -> Token */
+/* ticket_token(Ref) -> Token of the calling process's ticket | foreign, of another one's */
 NIF(nif_ticket_token)
 {
-    _Atomic uint64_t *token = ticket_token(env, argv[0]);
+    uint64_t token;
+    bool is_own;
 
     (void)argc;
-    return token != NULL ? enif_make_uint64(env, atomic_load(token)) : enif_make_badarg(env);
+    if (!ticket_token(env, argv[0], &token, &is_own))
+        return enif_make_badarg(env);
+    return is_own ? enif_make_uint64(env, token) : atom_foreign;
 }
 
 /* owner_for(Pid) -> Owner, watching the calling process; erlang.self() is Pid */
@@ -555,7 +539,7 @@ NIF(nif_slot_acquire)
     request->flags = 0;
     request->depth = 0;
     request->reply_to = reply_to;
-    request->deadline = deadline_from(env, argv[3]);
+    interrupt_set_deadline(request, deadline_from(env, argv[3]));
     request->owner = owner_acquire(owner);
     owner_note(owner, request_token(request));
     request->reference = enif_make_copy(request->env, argv[2]);
@@ -680,7 +664,6 @@ static ErlNifFunc functions[] = {
     {"submit", 13, nif_submit, 0},
     {"cancel", 1, nif_cancel, 0},
     {"interrupt", 1, nif_interrupt, 0},
-    {"cancel_waiting", 1, nif_cancel_waiting, 0},
     {"ticket", 0, nif_ticket, 0},
     {"ticket_token", 1, nif_ticket_token, 0},
     {"owner", 0, nif_owner, 0},

@@ -16,6 +16,8 @@
 #ifndef EP_REQUEST_H
 #define EP_REQUEST_H
 
+#define REQUEST_INDEX_BITS 24 /* of a token; the generation is above */
+
 #include "queue.h"
 
 #include <erl_nif.h>
@@ -65,7 +67,9 @@ typedef struct request {
     uint32_t flags;
     uint32_t depth;       /* callbacks above it */
     request_op_t op;
-    int64_t deadline;     /* clock_now() time */
+    _Atomic int64_t deadline; /* clock_now() time */
+    _Atomic int64_t patience; /* the same, as long as it stands in line; no later than deadline */
+    _Atomic int64_t armed;    /* when the timer looks at it, in ms; no later than need be */
     int64_t started;
     ErlNifEnv *env;       /* holds all terms below */
     bool is_light;        /* env holds little besides reference: the reply may carry it along */
@@ -102,7 +106,8 @@ void request_each(void (*visit)(request_t *request, uint64_t token, void *argume
 
 uint64_t request_token(const request_t *request);
 
-/* The request of a token; it may have ended meanwhile. NULL: never existed. */
+/* The request of a token, of which only the index counts; it may have ended meanwhile. NULL: never
+ * existed. */
 request_t *request_find(uint64_t token);
 
 void request_set_phase(request_t *request, request_phase_t phase);
@@ -119,7 +124,7 @@ bool request_hold(request_t *request, uint64_t token, request_phase_t *phase);
 void request_unhold(request_t *request);
 
 /* The same for a request that still stands in line; else nothing happens. */
-bool request_answer_waiting(request_t *request, uint64_t token);
+bool request_hold_waiting(request_t *request, uint64_t token);
 
 bool request_is_answered(request_t *request);
 

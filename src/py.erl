@@ -172,19 +172,19 @@ parallel(_Calls, _Options) ->
 ?DOC("Calls and forgets; a failure is logged. The call outlives the caller.").
 -spec cast(name(), name(), [term()]) -> ok.
 cast(Module, Function, Args) ->
-    py_async:cast(py_options:call(Module, Function, Args, [], default, ?TIMEOUT)).
+    py_async:cast(py_options:call(Module, Function, Args, [], ?TIMEOUT, ?TIMEOUT)).
 
 -spec cast(pid() | name(), name(), name() | [term()], [term()] | kwargs()) -> ok.
 cast(Ctx, Module, Function, Args) when is_pid(Ctx) ->
-    py_async:cast(Ctx, py_options:call(Module, Function, Args, [], default, infinity));
+    py_async:cast(Ctx, py_options:call(Module, Function, Args, [], infinity, infinity));
 cast(Pool, Module, Function, Args) when ?IS_POOL(Pool, Function) ->
-    py_async:cast_pool(Pool, py_options:call(Module, Function, Args, [], default, ?TIMEOUT));
+    py_async:cast_pool(Pool, py_options:call(Module, Function, Args, [], ?TIMEOUT, ?TIMEOUT));
 cast(Module, Function, Args, Kwargs) ->
-    py_async:cast(py_options:call(Module, Function, Args, Kwargs, default, ?TIMEOUT)).
+    py_async:cast(py_options:call(Module, Function, Args, Kwargs, ?TIMEOUT, ?TIMEOUT)).
 
 -spec cast(atom(), name(), name(), [term()], kwargs()) -> ok.
 cast(Pool, Module, Function, Args, Kwargs) when ?IS_POOL(Pool, Function) ->
-    py_async:cast_pool(Pool, py_options:call(Module, Function, Args, Kwargs, default, ?TIMEOUT)).
+    py_async:cast_pool(Pool, py_options:call(Module, Function, Args, Kwargs, ?TIMEOUT, ?TIMEOUT)).
 
 ?DOC("Calls without waiting; the caller gets `{py_response, Ref, Result}`, or awaits the Ref.").
 -spec spawn_call(name() | handle(), name(), [term()]) -> reference().
@@ -194,18 +194,18 @@ spawn_call(Module, Function, Args) ->
 -spec spawn_call(pid() | name() | handle(), name(), name() | [term()], [term()] | kwargs()) ->
     reference().
 spawn_call(Ctx, Module, Function, Args) when is_pid(Ctx) ->
-    spawn_call(Ctx, Module, Function, Args, infinity);
+    py_async:start(Ctx, py_options:call(Module, Function, Args, [], default, infinity));
 spawn_call(Pool, Module, Function, Args) when ?IS_POOL(Pool, Function) ->
     spawn_call(Pool, Module, Function, Args, []);
 spawn_call(Module, Function, Args, Kwargs) ->
-    spawn_call(Module, Function, Args, Kwargs, ?TIMEOUT).
+    py_async:start(py_options:call(Module, Function, Args, Kwargs, default, ?TIMEOUT)).
 
 -spec spawn_call(pid() | name() | handle(), name(), name() | [term()], [term()] | kwargs(),
                  kwargs() | timeout_or_options()) -> reference().
 spawn_call(Ctx, Module, Function, Args, T) when is_pid(Ctx) ->
     py_async:start(Ctx, py_options:call(Module, Function, Args, [], T, infinity));
 spawn_call(Pool, Module, Function, Args, Kwargs) when ?IS_POOL(Pool, Function) ->
-    spawn_call(Pool, Module, Function, Args, Kwargs, ?TIMEOUT);
+    py_async:start_pool(Pool, py_options:call(Module, Function, Args, Kwargs, default, ?TIMEOUT));
 spawn_call(Module, Function, Args, Kwargs, T) ->
     py_async:start(py_options:call(Module, Function, Args, Kwargs, T, ?TIMEOUT)).
 
@@ -215,7 +215,7 @@ spawn_call(Pool, Module, Function, Args, Kwargs, T) when ?IS_POOL(Pool, Function
 
 -spec await(reference()) -> result().
 await(Ref) ->
-    await(Ref, ?TIMEOUT).
+    await(Ref, py_request:default_timeout(?TIMEOUT)).
 
 ?DOC("The result of a Ref this module returned. A time-out cancels the call and leaves no message behind.").
 -spec await(reference(), timeout()) -> result().
@@ -233,11 +233,11 @@ await(_Ref, _Timeout) ->
      "`{py_response, Ref, Result}`, or awaits the Ref.").
 -spec async_call(name() | handle(), name(), [term()]) -> reference().
 async_call(Module, Function, Args) ->
-    async_call(Module, Function, Args, [], ?TIMEOUT).
+    async_call(Module, Function, Args, []).
 
 -spec async_call(name() | handle(), name(), [term()], kwargs()) -> reference().
 async_call(Module, Function, Args, Kwargs) ->
-    async_call(Module, Function, Args, Kwargs, ?TIMEOUT).
+    py_async:start_async(py_options:call(Module, Function, Args, Kwargs, default, ?TIMEOUT)).
 
 -spec async_call(name() | handle(), name(), [term()], kwargs(), timeout_or_options()) -> reference().
 async_call(Module, Function, Args, Kwargs, T) ->
@@ -255,7 +255,7 @@ async_await(Ref, Timeout) ->
 ?DOC("Runs coroutine functions at once: all values in order, or which calls failed and why.").
 -spec async_gather([tuple()]) -> {ok, [term()]} | {error, {gather_failed, [{pos_integer(), term()}]}}.
 async_gather(Calls) ->
-    async_gather(Calls, ?TIMEOUT).
+    async_gather(Calls, py_request:default_timeout(?TIMEOUT)).
 
 -spec async_gather([tuple()], timeout()) ->
     {ok, [term()]} | {error, {gather_failed, [{pos_integer(), term()}]}}.

@@ -31,7 +31,8 @@ init([]) ->
     process_flag(trap_exit, true),
     Settings = {py_config:get(max_concurrent), py_config:get(thread_stack) * 1024 * 1024,
                 py_config:get(max_threads), py_config:get(interrupt_grace),
-                py_config:get(max_callback_depth), guard(py_config:get(guard))},
+                py_config:get(max_callback_depth), guard(py_config:get(guard)),
+                py_config:get(overload_wait)},
     Tag = make_ref(),
     ok = py_nif:loop_setup(py_config:get(max_async_tasks), py_config:get(event_loop)),
     case py_nif:setup(Settings, self()) of

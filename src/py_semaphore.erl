@@ -30,10 +30,14 @@ acquire(Timeout) ->
     Timeout =:= infinity orelse (is_integer(Timeout) andalso Timeout >= 0 andalso Timeout =< 16#FFFFFFFF)
         orelse py_options:misuse("the time-out must be milliseconds or infinity"),
     Ref = make_ref(),
-    Token = py_nif:slot_acquire(py_request:owner(), self(), Ref, Timeout),
-    case py_request:await(Token, Ref, Timeout) of
-        ok -> ok;
-        {error, _} -> {error, max_concurrent}
+    case py_nif:slot_acquire(py_request:owner(), self(), Ref, Timeout) of
+        Token when is_integer(Token) ->
+            receive
+                {Ref, ok} -> ok;
+                {Ref, {error, _}} -> {error, max_concurrent}
+            end;
+        {error, _} ->
+            {error, max_concurrent}
     end.
 
 ?DOC("Gives a slot of the calling process back; `badarg` if it has none.").

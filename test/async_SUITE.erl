@@ -97,6 +97,8 @@ names_and_handles(_) ->
     {ok, A} = py:call('__main__', 'A', []),
     ?assertEqual({ok, 6}, py:async_await(py:async_call(A, double, [3]))),
     ?assertEqual({ok, 6}, result('A.double', [A, 3])),
+    %% A handle deep in the arguments is found like one among them.
+    [?assertEqual({ok, 1}, py:async_await(py:async_call(builtins, len, [[A]]))) || _ <- lists:seq(1, 6)],
     ?assertEqual({ok, <<"awaited">>}, result('A', [])).
 
 exec_defined(_) ->

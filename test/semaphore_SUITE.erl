@@ -253,7 +253,23 @@ overload_wait(Config) ->
              ?assert(Ms >= Wait andalso Ms < Wait + ?LATE, {Wait, Ms})
          end || {Wait, Fun} <- [{100, fun() -> py:call(math, sqrt, [16]) end},
                                 {100, fun() -> py:eval(py:context(1), <<"1">>) end},
-                                {30, fun() -> py:call(math, sqrt, [16], #{}, 30) end}]]
+                                {100, fun() -> py:call(math, sqrt, [16], #{}, infinity) end},
+                                {30, fun() -> py:call(math, sqrt, [16], #{}, 30) end},
+                                {100, fun() -> py:await(py:spawn_call(math, sqrt, [16])) end},
+                                {100, fun() -> py:async_await(py:async_call(math, sqrt, [16])) end},
+                                {100, fun() -> {ok, [R]} = py:parallel([{math, sqrt, [16]}]), R end},
+                                {100, fun() ->
+                                     {error, {gather_failed, [{1, R}]}} = py:async_gather([{math, sqrt, [16]}]),
+                                     {error, R}
+                                 end},
+                                {100, fun() -> py:stream(builtins, range, [3]) end}]],
+        {ok, Stream} = py:stream_start(builtins, range, [3], #{timeout => 2000}),
+        receive {py_stream, Stream, Last} -> ?assertEqual({error, {overloaded, 1, 1}}, Last)
+        after 1000 -> error(no_answer)
+        end,
+        %% A slot taken by hand has a time-out of its own.
+        ?assertMatch({Ms, {error, max_concurrent}} when Ms >= 200,
+                     py_modes:elapsed(fun() -> py_semaphore:acquire(200) end))
     end),
     ?assertEqual({ok, none}, py:call(time, sleep, [0.3])),
     ?assertEqual({error, timeout}, py:call(time, sleep, [5], #{}, 200)),
