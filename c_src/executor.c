@@ -2,6 +2,7 @@
 
 #include "atoms.h"
 #include "dispatch.h"
+#include "giveway.h"
 #include "run.h"
 #include "serve.h"
 #include "timer.h"
@@ -55,6 +56,7 @@ void pyworker_attach(pyworker_t *self)
 {
     if (self->is_attached)
         return;
+    giveway_watch();
     PyEval_RestoreThread(self->thread);
     self->is_attached = true;
     self->now = clock_now();

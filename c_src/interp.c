@@ -1,5 +1,6 @@
 #include "interp.h"
 
+#include "giveway.h"
 #include "guard.h"
 #include "seat.h"
 #include "thread.h"
@@ -492,7 +493,7 @@ interp_t *interp_create(interp_kind_t kind, PyThreadState **thread, char *error,
     ok = create_detached(kind, thread, error, size);
     if (ok) {
         PyEval_RestoreThread(*thread);
-        ok = bootstrap(interp);
+        ok = bootstrap(interp) && (kind != INTERP_SHARED_GIL || giveway_join());
         if (!ok)
             describe_exception("the bootstrap of a sub-interpreter failed", error, size);
         PyEval_SaveThread();
