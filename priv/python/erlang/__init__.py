@@ -6,6 +6,7 @@ module: erlang.name(...), from erlang import name.
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 try:
@@ -36,12 +37,15 @@ __all__ = [
     "state_decr", "state_delete", "state_get", "state_incr", "state_keys", "state_set", "whereis",
 ]
 
+# Loaded when somebody wants them: what they need is not small.
+_LAZY = {"async_call": "_async", "run": "_async", "sleep": "_async"}
+
 
 def __getattr__(name: str) -> Any:
-    if name in ("async_call", "run", "sleep"):  # asyncio is loaded when somebody wants it
-        from . import _async
-
-        return getattr(_async, name)
+    if name in _LAZY:
+        value = getattr(importlib.import_module(f"erlang.{_LAZY[name]}"), name)
+        globals()[name] = value  # the next one is found without us
+        return value
     # Registered names only: introspection must not find everything here.
     if not name.startswith("_") and _erlang.origin() is not None and is_registered(name):
         return function(name)
