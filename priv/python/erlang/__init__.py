@@ -32,13 +32,18 @@ from ._state import (
 )
 
 __all__ = [
-    "Atom", "Buffer", "CallbackError", "Error", "Fun", "Interrupt", "Pid", "Port", "ProcessError",
-    "Ref", "StateFull", "async_call", "atom", "call", "run", "self", "send", "sleep", "state_clear",
-    "state_decr", "state_delete", "state_get", "state_incr", "state_keys", "state_set", "whereis",
+    "Atom", "Buffer", "CallbackError", "ErlangHandler", "Error", "Fun", "Interrupt", "Pid", "Port",
+    "ProcessError", "Ref", "Span", "StateFull", "async_call", "atom", "call", "run", "self", "send",
+    "setup_logging", "sleep", "state_clear", "state_decr", "state_delete", "state_get", "state_incr",
+    "state_keys", "state_set", "trace", "whereis",
 ]
 
-# Loaded when somebody wants them: what they need is not small.
-_LAZY = {"async_call": "_async", "run": "_async", "sleep": "_async"}
+# Loaded when somebody wants them: what they need (asyncio, logging) is not small.
+_LAZY = {
+    "async_call": "_async", "run": "_async", "sleep": "_async",
+    "ErlangHandler": "_logging", "setup_logging": "_logging",
+    "Span": "_tracing", "trace": "_tracing",
+}
 
 
 def __getattr__(name: str) -> Any:
