@@ -78,7 +78,10 @@
     X(done)                                                                    \
     X(py_callback_cancel)                                                      \
     X(py_replaced)                                                             \
-    X(placing)
+    X(placing)                                                                 \
+    X(py_report)                                                               \
+    X(log)                                                                     \
+    X(span)
 
 #define X(name) extern ERL_NIF_TERM atom_##name;
 ATOMS(X)

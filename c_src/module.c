@@ -11,6 +11,7 @@
 #include "origin.h"
 #include "owner.h"
 #include "pycompat.h"
+#include "sink.h"
 #include "terms.h"
 
 /* ---- functions of the module; what users see is in the package `erlang` ---- */
@@ -166,6 +167,15 @@ PyDoc_STRVAR(spawner_doc, "spawner(original)\n--\n\n"
 PyDoc_STRVAR(owns_doc, "owns(fd)\n--\n\nWhether the VM owned the descriptor at start.");
 PyDoc_STRVAR(hits_vm_doc, "hits_vm(pid, signal)\n--\n\nWhether kill(pid, signal) reaches the VM.");
 
+PyDoc_STRVAR(log_level_doc, "log_level()\n--\n\n"
+                            "The least level that Erlang's logger wants, as a number of logging.");
+PyDoc_STRVAR(log_admits_doc, "log_admits(level)\n--\n\n"
+                             "Whether a record of that level is wanted and there is room for it.");
+PyDoc_STRVAR(is_tracing_doc, "is_tracing()\n--\n\nWhether spans are wanted.");
+PyDoc_STRVAR(report_doc, "report(kind, units, term)\n--\n\n"
+                         "Sends a log record (kind 0) or a span (1) of so many KiB; False: it was\n"
+                         "dropped. Does not block.");
+
 static PyMethodDef functions[] = {
     {"call", module_call, METH_VARARGS, call_doc},
     {"start", module_start, METH_VARARGS, start_doc},
@@ -185,6 +195,10 @@ static PyMethodDef functions[] = {
     {"spawner", guard_spawner, METH_O, spawner_doc},
     {"owns", guard_owns, METH_O, owns_doc},
     {"hits_vm", guard_hits_vm, METH_VARARGS, hits_vm_doc},
+    {"log_level", sink_log_level, METH_NOARGS, log_level_doc},
+    {"log_admits", sink_log_admits, METH_O, log_admits_doc},
+    {"is_tracing", sink_is_tracing, METH_NOARGS, is_tracing_doc},
+    {"report", sink_report, METH_VARARGS, report_doc},
     {NULL, NULL, 0, NULL},
 };
 

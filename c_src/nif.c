@@ -11,6 +11,7 @@
 #include "interrupt.h"
 #include "namespace.h"
 #include "owner.h"
+#include "sink.h"
 #include "ticket.h"
 #include "timer.h"
 
@@ -613,6 +614,56 @@ NIF(nif_counters)
                             enif_make_int(env, thread_count()), enif_make_int(env, thread_max()));
 }
 
+/* ---- what Python reports ---- */
+
+/* sink_open(Bound) -> ok: the calling process takes the reports */
+NIF(nif_sink_open)
+{
+    ErlNifPid pid;
+    int bound;
+
+    (void)argc;
+    if (!enif_get_int(env, argv[0], &bound) || enif_self(env, &pid) == NULL)
+        return enif_make_badarg(env);
+    sink_open(&pid, bound);
+    return atom_ok;
+}
+
+/* sink_taken(Units) -> ok */
+NIF(nif_sink_taken)
+{
+    int units;
+
+    (void)argc;
+    if (!enif_get_int(env, argv[0], &units))
+        return enif_make_badarg(env);
+    sink_taken(units);
+    return atom_ok;
+}
+
+/* sink_dropped() -> {Records, Spans} */
+NIF(nif_sink_dropped)
+{
+    (void)argc;
+    (void)argv;
+    return enif_make_tuple2(env, enif_make_int64(env, sink_dropped(REPORT_LOG)),
+                            enif_make_int64(env, sink_dropped(REPORT_SPAN)));
+}
+
+/* sink_set(Level, Tracing :: 0 | 1) -> ok */
+NIF(nif_sink_set)
+{
+    int level;
+    int tracing;
+
+    (void)argc;
+    if (!enif_get_int(env, argv[0], &level) || !enif_get_int(env, argv[1], &tracing))
+        return enif_make_badarg(env);
+    sink_set_level(level);
+    sink_set_tracing(tracing != 0);
+    return atom_ok;
+}
+
 /* ---- loading ---- */
 
 static bool open_types(ErlNifEnv *env, ErlNifResourceFlags flags)
@@ -677,6 +728,10 @@ static ErlNifFunc functions[] = {
     {"is_handle", 1, nif_is_handle, 0},
     {"handle_place", 1, nif_handle_place, 0},
     {"counters", 0, nif_counters, 0},
+    {"sink_open", 1, nif_sink_open, 0},
+    {"sink_taken", 1, nif_sink_taken, 0},
+    {"sink_dropped", 0, nif_sink_dropped, 0},
+    {"sink_set", 2, nif_sink_set, 0},
 };
 
 ERL_NIF_INIT(py_nif, functions, load, NULL, upgrade, unload)

@@ -29,6 +29,9 @@
 -export([register_function/2, register_function/3, unregister_function/1]).
 -export([state_store/2, state_fetch/1, state_remove/1, state_keys/0, state_clear/0, state_incr/1,
          state_incr/2, state_decr/1, state_decr/2]).
+%% Logging and tracing
+-export([configure_logging/0, configure_logging/1, enable_tracing/0, disable_tracing/0, get_traces/0,
+         clear_traces/0]).
 %% Memory, modules, errors
 -export([memory_stats/0, memory_stats/1, gc/0, gc/1, reload/1, format_error/1]).
 -export([to_binary/1]).
@@ -471,6 +474,41 @@ state_decr(Key) -> py_state:decr(Key).
 
 -spec state_decr(term(), integer()) -> integer() | {error, full | not_a_counter}.
 state_decr(Key, Amount) -> py_state:decr(Key, Amount).
+
+%% ------------------------------------------------------------------------------------------
+%% Logging and tracing
+%% ------------------------------------------------------------------------------------------
+
+?DOC("Python's `logging` goes to Erlang's `logger` from now on, from every level that is logged there.").
+-spec configure_logging() -> ok | {error, term()}.
+configure_logging() ->
+    configure_logging(#{}).
+
+?DOC("In every context, present and future. Options: `level` (one of `logger`'s: that of Python's root\n"
+     "logger), `format` (a format string of Python's `logging`, the message alone by default). Waits for contexts that\n"
+     "are busy for up to 30 seconds; `{error, [{Context, Reason}]}` names those that it could not reach.").
+-spec configure_logging(py_log:options()) -> ok | {error, term()}.
+configure_logging(Options) ->
+    py_log:configure(Options).
+
+?DOC("Spans of Python code (`erlang.Span`, `erlang.trace`) are kept from now on, in every context.").
+-spec enable_tracing() -> ok.
+enable_tracing() ->
+    py_log:set_tracing(true).
+
+?DOC("No further span is kept; those that were stay until `clear_traces/0`.").
+-spec disable_tracing() -> ok.
+disable_tracing() ->
+    py_log:set_tracing(false).
+
+?DOC("The finished spans, in the order in which they ended: the last `max_traces` of them.").
+-spec get_traces() -> {ok, [py_log:span()]}.
+get_traces() ->
+    py_log:traces().
+
+-spec clear_traces() -> ok.
+clear_traces() ->
+    py_log:clear_traces().
 
 %% ------------------------------------------------------------------------------------------
 %% Memory, modules, errors

@@ -106,6 +106,9 @@ table() ->
      {interrupt_grace, 1000, Positive},
      {guard, true, Boolean},
      {max_state_entries, infinity, Limit},
+     {max_traces, 10000, Positive},
+     {max_log_queue, 10000, {"an integer from 1 to 1000000 (about a KiB each)",
+                             fun(V) -> is_integer(V) andalso V >= 1 andalso V =< 1000000 end}},
      {overload_wait, 0, {"a time in milliseconds, 0 for as long as the deadline allows",
                          fun(V) -> is_integer(V) andalso V >= 0 end}}].
 

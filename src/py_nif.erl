@@ -2,7 +2,7 @@
 
 -include("py_doc.hrl").
 ?MODULEDOC("The NIF's functions. Only py, py_request, py_async, py_parallel, py_stream,\n"
-           "py_context, py_context_router, py_engine, py_semaphore and py_callback call them; `context_exec/3`, `context_eval/4` and `context_call/6` are for everybody.").
+           "py_context, py_context_router, py_engine, py_semaphore, py_callback and py_log call them; `context_exec/3`, `context_eval/4` and `context_call/6` are for everybody.").
 
 %% API
 -export([context_call/6, context_eval/4, context_exec/3]).
@@ -10,6 +10,7 @@
 -export([callback_reply/2, cancel/1, context_close/2, context_info/1,
          context_interrupt/1, context_open/3, context_prepared/1, main_context/1, counters/0, features/0, handle_place/1, is_handle/1,
          main_start/3, namespace/1, interrupt/1, loop_setup/2, owner/0, owner_for/1, pool_close/0, pool_open/2, setup/2, slot_acquire/4,
+         sink_dropped/0, sink_open/1, sink_set/2, sink_taken/1,
          slot_release/1, slots/0, slots_set_max/1, submit/13, ticket/0, ticket_token/1]).
 
 -on_load(init/0).
@@ -136,3 +137,15 @@ handle_place(_Handle) -> ?NOT_LOADED.
 
 -spec counters() -> {Namespaces :: integer(), Threads :: integer(), MaxThreads :: integer()}.
 counters() -> ?NOT_LOADED.
+
+-spec sink_open(pos_integer()) -> ok.
+sink_open(_Bound) -> ?NOT_LOADED.
+
+-spec sink_taken(pos_integer()) -> ok.
+sink_taken(_Units) -> ?NOT_LOADED.
+
+-spec sink_dropped() -> {Records :: non_neg_integer(), Spans :: non_neg_integer()}.
+sink_dropped() -> ?NOT_LOADED.
+
+-spec sink_set(Level :: integer(), Tracing :: 0..1) -> ok.
+sink_set(_Level, _Tracing) -> ?NOT_LOADED.

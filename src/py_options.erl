@@ -107,7 +107,7 @@ misuse(Sentence) ->
     erlang:raise(error, badarg, [{Module, Function, Arity, [Error | Info]} | Rest]).
 
 is_internal({Module, _, _, _}) ->
-    lists:member(Module, [erlang, ?MODULE, py_parallel, py_async, py_request, py_callback]).
+    lists:member(Module, [erlang, ?MODULE, py_parallel, py_async, py_request, py_callback, py_log]).
 
 ?HIDDEN.
 -spec format_error(term(), [tuple()]) -> map().
