@@ -114,7 +114,12 @@ errors_of_user_code(_) ->
     ?assertEqual({error, {'ValueError', "repr"}}, py:eval(<<"[R()]">>, #{}, #{on_unknown => repr})),
     ?assertMatch({error, {'TypeError', _}}, py:eval(<<"[N()]">>, #{}, #{on_unknown => repr})),
     %% No traceback of a conversion: that is not the user's line.
-    ?assertEqual({error, {'ValueError', "no"}}, py:eval(<<"M(ValueError('no'))">>, #{}, #{traceback => true})).
+    ?assertEqual({error, {'ValueError', "no"}}, py:eval(<<"M(ValueError('no'))">>, #{}, #{traceback => true})),
+    %% Before 3.12 a traceback may be None: it killed the VM.
+    ok = py:exec(<<"e = ValueError('bare')\ne.__traceback__ = None">>),
+    {ok, Bare} = py:eval(<<"e">>, #{}, #{return => handle}),
+    ?assertEqual({error, {'ValueError', "bare", []}},
+                 py:call(codecs, strict_errors, [Bare], #{}, #{traceback => true})).
 
 %% User code inside a conversion obeys the deadline; images of images end.
 endless_image(_) ->
