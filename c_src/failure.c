@@ -165,13 +165,15 @@ static ERL_NIF_TERM entry_to_term(ErlNifEnv *env, PyTracebackObject *entry)
 static ERL_NIF_TERM traceback_to_term(ErlNifEnv *env, PyObject *exception)
 {
     PyObject *traceback = PyException_GetTraceback(exception);
-    PyTracebackObject *entry = NULL;
+    PyTracebackObject *first = NULL, *entry = NULL;
     ERL_NIF_TERM reversed = enif_make_list(env, 0), list = reversed;
     size_t count = 0, at = 0;
 
-    for (entry = (PyTracebackObject *)traceback; entry != NULL; entry = entry->tb_next)
+    if (traceback != NULL && PyTraceBack_Check(traceback)) /* before 3.12 it may be None */
+        first = (PyTracebackObject *)traceback;
+    for (entry = first; entry != NULL; entry = entry->tb_next)
         count++;
-    for (entry = (PyTracebackObject *)traceback; entry != NULL; entry = entry->tb_next, at++)
+    for (entry = first; entry != NULL; entry = entry->tb_next, at++)
         if (at < TRACEBACK_MAX / 2 || count - at <= TRACEBACK_MAX / 2)
             reversed = enif_make_list_cell(env, entry_to_term(env, entry), reversed);
     (void)enif_make_reverse_list(env, reversed, &list);
