@@ -2,6 +2,7 @@
 -behaviour(gen_server).
 
 -include("py_doc.hrl").
+-include("py_misuse.hrl").
 -include("py_request.hrl").
 ?MODULEDOC("A context: a Python interpreter's seat, owned by a process.\n\n"
            "Calls on this node do not pass through the process. It opens and closes the context, prepares it\n"
@@ -37,14 +38,20 @@ start_link(Id, Mode) ->
      "`{error, {unsupported_mode, Mode, Why}}`: Why is a sentence.").
 -spec start_link(integer(), mode(), options()) -> {ok, context()} | {error, term()}.
 start_link(Id, Mode, Opts) when is_integer(Id), is_map(Opts) ->
-    maps:foreach(fun check_option/2, Opts),
+    check_options(maps:to_list(Opts)),
     case {whereis(py_engine), mode(Mode)} of
         {undefined, _} -> {error, {context_down, not_started}};
         {_, {ok, Real}} -> start(Id, Real, Opts);
         {_, Error} -> Error
     end;
 start_link(_Id, _Mode, _Opts) ->
-    py_options:misuse("a context takes an integer, a mode and a map of options").
+    ?MISUSE("a context takes an integer, a mode and a map of options").
+
+check_options([{Key, Value} | Rest]) ->
+    ok = check_option(Key, Value),
+    check_options(Rest);
+check_options([]) ->
+    ok.
 
 check_option(id, Id) when is_integer(Id) -> ok;
 check_option(mode, _) -> ok;
@@ -61,12 +68,14 @@ start(Id, Mode, Opts) ->
 ?DOC("Like `start_link/3`, with `id` (0) and `mode` (auto) among the options.").
 -spec new(options()) -> {ok, context()} | {error, term()}.
 new(Opts) when not is_map(Opts) ->
-    py_options:misuse("py_context:new/1 takes a map of options");
+    ?MISUSE("py_context:new/1 takes a map of options");
 new(Opts) ->
     start_link(maps:get(id, Opts, 0), maps:get(mode, Opts, auto), Opts).
 
 ?DOC("Stops a context: running calls are interrupted and answered `{error, {context_down, normal}}`.").
 -spec stop(context()) -> ok.
+stop(Ctx) when not is_pid(Ctx) ->
+    ?MISUSE("a context is a pid");
 stop(Ctx) ->
     try gen_server:stop(Ctx, normal, infinity)
     catch exit:_ -> ok % it was gone, or went before its turn
@@ -90,12 +99,13 @@ call(Ctx, Module, Function, Args, Kwargs) ->
 -spec call(context(), py:name(), py:name(), [term()], py:kwargs(), py:timeout_or_options()) ->
     py:result().
 call(Ctx, Module, Function, Args, Kwargs, Timeout) ->
-    run(Ctx, py_options:call(Module, Function, Args, Kwargs, Timeout, infinity)).
+    run(pid(Ctx), py_options:call(Module, Function, Args, Kwargs, Timeout, infinity)).
 
 -spec call(context(), py:name(), py:name(), [term()], py:kwargs(), py:timeout_or_options(),
            py_nif:namespace()) -> py:result().
 call(Ctx, Module, Function, Args, Kwargs, Timeout, Env) ->
-    run_in(Ctx, py_options:call(Module, Function, Args, Kwargs, Timeout, infinity), Env).
+    run_in(pid(Ctx), py_options:call(Module, Function, Args, Kwargs, Timeout, infinity), Env,
+           {?MODULE, call, 7}).
 
 -spec eval(context(), iodata()) -> py:result().
 eval(Ctx, Code) ->
@@ -107,19 +117,19 @@ eval(Ctx, Code, Locals) ->
 
 -spec eval(context(), iodata(), map(), py:timeout_or_options()) -> py:result().
 eval(Ctx, Code, Locals, Timeout) ->
-    run(Ctx, py_options:eval(Code, Locals, Timeout, infinity)).
+    run(pid(Ctx), py_options:eval(Code, Locals, Timeout, infinity)).
 
 -spec eval(context(), iodata(), map(), py:timeout_or_options(), py_nif:namespace()) -> py:result().
 eval(Ctx, Code, Locals, Timeout, Env) ->
-    run_in(Ctx, py_options:eval(Code, Locals, Timeout, infinity), Env).
+    run_in(pid(Ctx), py_options:eval(Code, Locals, Timeout, infinity), Env, {?MODULE, eval, 5}).
 
 -spec exec(context(), iodata()) -> ok | {error, term()}.
 exec(Ctx, Code) ->
-    run(Ctx, py_options:exec(Code, infinity, infinity)).
+    run(pid(Ctx), py_options:exec(Code, infinity, infinity)).
 
 -spec exec(context(), iodata(), py_nif:namespace()) -> ok | {error, term()}.
 exec(Ctx, Code, Env) ->
-    run_in(Ctx, py_options:exec(Code, infinity, infinity), Env).
+    run_in(pid(Ctx), py_options:exec(Code, infinity, infinity), Env, {?MODULE, exec, 3}).
 
 ?DOC("A namespace that several processes can share: for `py_nif:context_exec/3` and its like.").
 -spec create_local_env(context()) -> {ok, py_nif:namespace()} | {error, term()}.
@@ -194,13 +204,15 @@ run(Ctx, Request) when is_pid(Ctx), node(Ctx) =:= node() ->
         Error -> Error
     end;
 run(Ctx, Request) when is_pid(Ctx) ->
-    remote(Ctx, {run, Request}, Request#request.timeout);
-run(_Ctx, _Request) ->
-    py_options:misuse("a context is a pid").
+    remote(Ctx, {run, Request}, Request#request.timeout).
 
-run_in(Ctx, Request, Env) ->
+%% In an argument, so that the function that was called is on the stack.
+pid(Ctx) when is_pid(Ctx) -> Ctx;
+pid(_) -> py_options:misuse("a context is a pid").
+
+run_in(Ctx, Request, Env, Caller) ->
     case place(Ctx) of
-        {ok, {_, Ref}} -> py_request:in_env(Ref, Request, Env);
+        {ok, {_, Ref}} -> py_request:in_env(Ref, Request, Env, Caller);
         Error -> Error
     end.
 
