@@ -420,15 +420,10 @@ unregister_pool(What) ->
 ?DOC("The mode the router's contexts really run in; before they started, the one they would.").
 -spec execution_mode() -> py_context:mode().
 execution_mode() ->
-    case py_context_router:contexts() of
-        [Ctx | _] ->
-            #{mode := Mode} = py_context:info(Ctx),
-            Mode;
-        [] ->
-            case py_context:mode(py_config:get(context_mode)) of
-                {ok, Mode} -> Mode;
-                {error, _} -> element(2, py_context:mode(auto))
-            end
+    %% From the router's table: a context may be dead and about to be replaced.
+    case py_context:mode(py_context_router:mode()) of
+        {ok, Mode} -> Mode;
+        {error, _} -> element(2, py_context:mode(auto))
     end.
 
 ?DOC("How many executors the router's contexts have; 4 by default in multi_executor.").

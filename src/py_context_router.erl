@@ -15,7 +15,7 @@
 -export([start_pool/2, start_pool/3, stop_pool/1, pool_started/1]).
 -export([register_pool/2, register_pool/3, unregister_pool/1, unregister_pool/2, lookup_pool/2,
          list_pool_registrations/0]).
--export([forget_all/0, pick/1, place/1, pool_place/1, main_place/0]).
+-export([forget_all/0, mode/0, pick/1, place/1, pool_place/1, main_place/0]).
 %% gen_server
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2, terminate/2]).
 
@@ -171,6 +171,11 @@ index_of(Ctx) ->
         [Index] -> Index;
         [] -> undefined
     end.
+
+?DOC("The mode that the default pool was started with, or would be: maybe `auto`.").
+-spec mode() -> py_context:mode().
+mode() ->
+    maps:get(?DEFAULT, persistent_term:get(?POOLS, #{}), py_config:get(context_mode)).
 
 ?DOC("The place for a request that has none: its module's pool, else by scheduler.").
 -spec pick(py_request:request()) -> {ok, py_request:place()} | {error, term()}.
@@ -337,10 +342,11 @@ configured_size({ok, Mode}) ->
                {undefined, _} -> Named;
                {N, _} -> N
            end,
-    case Mode of
-        multi_executor -> max(Size, py_config:get(num_executors));
-        _ -> Size
-    end;
+    Wanted = case Mode of
+                 multi_executor -> max(Size, py_config:get(num_executors));
+                 _ -> Size
+             end,
+    min(Wanted, py_config:get(max_contexts));
 configured_size({error, _}) ->
     1.
 
