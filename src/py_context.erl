@@ -170,7 +170,7 @@ interrupt(Ctx) ->
         _ -> not_running
     end.
 
-?DOC("What the context is and does: `mode`, `interp_id`, `queued`, `running` (an id) and `running_ms`\n"
+?DOC("What the context is and does: `id` (it was started with), `mode`, `interp_id`, `queued`, `running` (an id) and `running_ms`\n"
      "(`undefined` when idle), `parked`, `calls`, `errors`, `busy_ms`, `namespaces`, `threads`,\n"
      "`lost_threads`. Its memory is `py:memory_stats/1`.").
 -spec info(context()) -> map() | {error, term()}.
@@ -180,7 +180,7 @@ info(Ctx) ->
             {Mode, Interp, Calls, Errors, Busy, Threads, Lost, Running, Parked, Queued,
              Namespaces} =
                 py_nif:context_info(Ref),
-            #{pid => Pid, mode => Mode, interp_id => Interp, calls => Calls, errors => Errors,
+            #{pid => Pid, id => id(Pid), mode => Mode, interp_id => Interp, calls => Calls, errors => Errors,
               busy_ms => Busy div 1000000, threads => Threads, lost_threads => Lost,
               parked => Parked, queued => Queued, namespaces => Namespaces,
               running => case Running of undefined -> undefined; {Token, _} -> Token end,
@@ -190,6 +190,13 @@ info(Ctx) ->
                             end};
         Error ->
             Error
+    end.
+
+%% undefined: it ended just now.
+id(Ctx) ->
+    case ets:lookup(?TABLE, Ctx) of
+        [{_, _, _, Id}] -> Id;
+        [] -> undefined
     end.
 
 %% ------------------------------------------------------------------------------------------
@@ -227,7 +234,7 @@ remote(Ctx, What, Timeout) ->
 -spec place(context()) -> {ok, py_request:place()} | {error, {context_down, term()}}.
 place(Ctx) when is_pid(Ctx) ->
     try ets:lookup(?TABLE, Ctx) of
-        [{_, Ref, _}] -> {ok, {Ctx, Ref}};
+        [{_, Ref, _, _}] -> {ok, {Ctx, Ref}};
         [] -> {error, {context_down, noproc}}
     catch
         error:badarg -> {error, {context_down, not_started}}
@@ -264,7 +271,7 @@ in_main() ->
 ?DOC("All contexts of this node, with their modes.").
 -spec all() -> [{context(), mode()}].
 all() ->
-    [{Pid, Mode} || {Pid, _, Mode} <- ets:tab2list(?TABLE)].
+    [{Pid, Mode} || {Pid, _, Mode, _} <- ets:tab2list(?TABLE)].
 
 ?DOC("The mode that `auto` stands for, or a given one, if this Python has it.").
 -spec mode(mode()) -> {ok, mode()} | {error, {unsupported_mode, term(), binary()}}.
@@ -299,7 +306,7 @@ init({Id, Mode, Opts}) ->
     process_flag(trap_exit, true),
     Tag = make_ref(),
     case py_engine:ensure_pool(Mode) of
-        ok -> opened(py_nif:context_open(Mode, Id, Tag), Tag, Mode, Opts);
+        ok -> opened(py_nif:context_open(Mode, Id, Tag), Tag, Mode, Id, Opts);
         {error, Reason} -> failed(Reason)
     end.
 
@@ -309,12 +316,12 @@ failed(Reason) ->
     true = unlink(if is_pid(Parent) -> Parent; true -> whereis(Parent) end),
     {stop, Reason}.
 
-opened({error, Reason}, _Tag, _Mode, _Opts) ->
+opened({error, Reason}, _Tag, _Mode, _Id, _Opts) ->
     failed(Reason);
-opened(Ref, Tag, Mode, Opts) ->
+opened(Ref, Tag, Mode, Id, Opts) ->
     receive
         {py_opened, Tag, ok} ->
-            ets:insert(?TABLE, {self(), Ref, Mode}),
+            ets:insert(?TABLE, {self(), Ref, Mode, Id}),
             py_engine:watch(self()),
             py_import:prepare({self(), Ref}, Opts),
             {ok, #{ref => Ref, opts => Opts, callbacks => #{}}};
