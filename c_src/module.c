@@ -149,6 +149,24 @@ static PyObject *module_is_main_only(PyObject *module, PyObject *name)
     return text == NULL ? NULL : PyBool_FromLong(names_has(text));
 }
 
+PyDoc_STRVAR(copy_memory_doc, "copy_memory(address, size)\n--\n\n"
+                              "The bytes that an object's __array_interface__ points to.");
+
+static PyObject *module_copy_memory(PyObject *module, PyObject *arguments)
+{
+    unsigned long long address;
+    Py_ssize_t size;
+
+    (void)module;
+    if (!PyArg_ParseTuple(arguments, "Kn", &address, &size))
+        return NULL;
+    if (address == 0 || size < 0) {
+        PyErr_SetString(PyExc_ValueError, "an array without memory");
+        return NULL;
+    }
+    return PyBytes_FromStringAndSize((const char *)(uintptr_t)address, size);
+}
+
 PyDoc_STRVAR(guard_exit_doc, "guard_exit()\n--\n\n"
                              "To be called after a library with exit handlers may have been loaded.");
 
@@ -191,6 +209,7 @@ static PyMethodDef functions[] = {
     {"import_in_main", module_import_in_main, METH_O, import_in_main_doc},
     {"mark_main_only", module_mark_main_only, METH_O, mark_doc},
     {"is_main_only", module_is_main_only, METH_O, is_main_only_doc},
+    {"copy_memory", module_copy_memory, METH_VARARGS, copy_memory_doc},
     {"guard", guard_function, METH_VARARGS, guard_doc},
     {"spawner", guard_spawner, METH_O, spawner_doc},
     {"owns", guard_owns, METH_O, owns_doc},
@@ -314,7 +333,7 @@ static PyModuleDef definition = {
     .m_free = module_free,
 };
 
-PyMODINIT_FUNC PyInit__erlang(void)
+PyObject *PyInit__erlang(void)
 {
     return PyModuleDef_Init(&definition);
 }

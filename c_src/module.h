@@ -62,8 +62,8 @@ typedef struct module_state {
     PyObject *str_name;    /* "__name__" */
 } module_state_t;
 
-/* Registered with PyImport_AppendInittab before Python starts. */
-PyMODINIT_FUNC PyInit__erlang(void);
+/* Registered with PyImport_AppendInittab before Python starts. No PyMODINIT_FUNC: that exports it. */
+PyObject *PyInit__erlang(void);
 
 /* The state of `_erlang` in the current interpreter; borrowed, imported at the
  * interpreter's bootstrap, so never NULL afterwards. */

@@ -1,6 +1,7 @@
 -module(py).
 
 -include("py_doc.hrl").
+-include("py_misuse.hrl").
 -include("py_request.hrl").
 ?MODULEDOC("Call, evaluate and execute Python.\n\n"
            "Every function takes names as atoms, binaries or strings, and as its last argument a time-out in\n"
@@ -60,7 +61,7 @@
      "calling process defined with `exec`.").
 -spec call(name() | handle(), name(), [term()]) -> result().
 call(Handle, Method, Args) when is_reference(Handle) ->
-    on_handle(Handle, Method, Args, #{}, default);
+    at_home(handle(Handle), py_options:call(Handle, Method, Args, #{}, default, ?TIMEOUT));
 call(Module, Function, Args) ->
     py_request:implicit(py_options:call(Module, Function, Args, [], default, ?TIMEOUT)).
 
@@ -71,9 +72,9 @@ call(Module, Function, Args) ->
 call(Ctx, Module, Function, Args) when is_pid(Ctx) ->
     py_context:run(Ctx, py_options:call(Module, Function, Args, [], default, infinity));
 call(Handle, Method, Args, Kwargs) when is_reference(Handle) ->
-    on_handle(Handle, Method, Args, Kwargs, default);
+    at_home(handle(Handle), py_options:call(Handle, Method, Args, Kwargs, default, ?TIMEOUT));
 call(Pool, Module, Function, Args) when ?IS_POOL(Pool, Function) ->
-    on_pool(Pool, Module, Function, Args, [], default);
+    on_pool(Pool, py_options:call(Module, Function, Args, [], default, ?TIMEOUT));
 call(Module, Function, Args, Kwargs) ->
     py_request:implicit(py_options:call(Module, Function, Args, Kwargs, default, ?TIMEOUT)).
 
@@ -82,28 +83,31 @@ call(Module, Function, Args, Kwargs) ->
 call(Ctx, Module, Function, Args, T) when is_pid(Ctx) ->
     py_context:run(Ctx, py_options:call(Module, Function, Args, [], T, infinity));
 call(Handle, Method, Args, Kwargs, T) when is_reference(Handle) ->
-    on_handle(Handle, Method, Args, Kwargs, T);
+    at_home(handle(Handle), py_options:call(Handle, Method, Args, Kwargs, T, ?TIMEOUT));
 call(Pool, Module, Function, Args, Kwargs) when ?IS_POOL(Pool, Function) ->
-    on_pool(Pool, Module, Function, Args, Kwargs, default);
+    on_pool(Pool, py_options:call(Module, Function, Args, Kwargs, default, ?TIMEOUT));
 call(Module, Function, Args, Kwargs, T) ->
     py_request:implicit(py_options:call(Module, Function, Args, Kwargs, T, ?TIMEOUT)).
 
 -spec call(atom(), name(), name(), [term()], kwargs(), timeout_or_options()) -> result().
 call(Pool, Module, Function, Args, Kwargs, T) when ?IS_POOL(Pool, Function) ->
-    on_pool(Pool, Module, Function, Args, Kwargs, T).
+    on_pool(Pool, py_options:call(Module, Function, Args, Kwargs, T, ?TIMEOUT));
+call(_Pool, _Module, _Function, _Args, _Kwargs, _T) ->
+    ?MISUSE("with six arguments the first is a pool (an atom), the third a function (an atom or a binary)").
 
-on_pool(Pool, Module, Function, Args, Kwargs, T) ->
-    Request = py_options:call(Module, Function, Args, Kwargs, T, ?TIMEOUT),
+on_pool(Pool, Request) ->
     case py_context_router:pool_place(Pool) of
         {ok, Place} -> py_request:in_context(Place, Request);
         Error -> Error
     end.
 
-on_handle(Handle, Method, Args, Kwargs, T) ->
-    Request = py_options:call(Handle, Method, Args, Kwargs, T, ?TIMEOUT),
-    py_nif:is_handle(Handle) orelse
-        py_options:misuse("this reference is no handle of this library"),
-    at_home(Handle, Request).
+%% In an argument, as py_options:call/6 is: so the function that was called is on the stack of a misuse.
+handle(Term) ->
+    is_ref(Term) orelse py_options:misuse(no_handle(Term)),
+    Term.
+
+no_handle(Term) when is_reference(Term) -> "this reference is no handle of this library";
+no_handle(Term) -> io_lib:format("~tP is no handle of a Python object", [Term, 20]).
 
 at_home(Handle, Request) ->
     case py_context:handle_place(Handle) of
@@ -136,7 +140,9 @@ eval(Code, Locals, T) ->
 
 -spec eval(pid(), iodata(), map(), timeout_or_options()) -> result().
 eval(Ctx, Code, Locals, T) when is_pid(Ctx) ->
-    py_context:run(Ctx, py_options:eval(Code, Locals, T, infinity)).
+    py_context:run(Ctx, py_options:eval(Code, Locals, T, infinity));
+eval(_Ctx, _Code, _Locals, _T) ->
+    ?MISUSE("with four arguments the first is a context (a pid)").
 
 ?DOC("Executes statements; what they define stays in the calling process's namespace.").
 -spec exec(iodata()) -> ok | {error, term()}.
@@ -152,7 +158,9 @@ exec(Code, T) ->
 
 -spec exec(pid(), iodata(), timeout_or_options()) -> ok | {error, term()}.
 exec(Ctx, Code, T) when is_pid(Ctx) ->
-    py_context:run(Ctx, py_options:exec(Code, T, infinity)).
+    py_context:run(Ctx, py_options:exec(Code, T, infinity));
+exec(_Ctx, _Code, _T) ->
+    ?MISUSE("with three arguments the first is a context (a pid)").
 
 %% ------------------------------------------------------------------------------------------
 %% Several calls
@@ -167,15 +175,15 @@ parallel(Calls) ->
 ?DOC("With one deadline for all (`timeout`, 30 s) and at most `max` at a time. Items whose module is\n"
      "`'__main__'` run in the calling process's context, one after another.").
 -spec parallel([tuple()], #{timeout => timeout(), max => pos_integer()}) -> {ok, [result()]}.
-parallel(Calls, Options) when is_list(Calls), is_map(Options) ->
+parallel(Calls, Options) when length(Calls) >= 0, is_map(Options) ->
     {ok, py_parallel:run(Calls, Options, ?TIMEOUT)};
 parallel(_Calls, _Options) ->
-    py_options:misuse("py:parallel/2 takes a list of calls and a map of options").
+    ?MISUSE("py:parallel/2 takes a list of calls and a map of options").
 
 ?DOC("Calls and forgets; a failure is logged. The call outlives the caller.").
 -spec cast(name(), name(), [term()]) -> ok.
 cast(Module, Function, Args) ->
-    py_async:cast(py_options:call(Module, Function, Args, [], ?TIMEOUT, ?TIMEOUT)).
+    py_async:cast(request(Module, Function, Args, [], ?TIMEOUT)).
 
 -spec cast(pid() | name(), name(), name() | [term()], [term()] | kwargs()) -> ok.
 cast(Ctx, Module, Function, Args) when is_pid(Ctx) ->
@@ -183,11 +191,18 @@ cast(Ctx, Module, Function, Args) when is_pid(Ctx) ->
 cast(Pool, Module, Function, Args) when ?IS_POOL(Pool, Function) ->
     py_async:cast_pool(Pool, py_options:call(Module, Function, Args, [], ?TIMEOUT, ?TIMEOUT));
 cast(Module, Function, Args, Kwargs) ->
-    py_async:cast(py_options:call(Module, Function, Args, Kwargs, ?TIMEOUT, ?TIMEOUT)).
+    py_async:cast(request(Module, Function, Args, Kwargs, ?TIMEOUT)).
 
 -spec cast(atom(), name(), name(), [term()], kwargs()) -> ok.
 cast(Pool, Module, Function, Args, Kwargs) when ?IS_POOL(Pool, Function) ->
-    py_async:cast_pool(Pool, py_options:call(Module, Function, Args, Kwargs, ?TIMEOUT, ?TIMEOUT)).
+    py_async:cast_pool(Pool, py_options:call(Module, Function, Args, Kwargs, ?TIMEOUT, ?TIMEOUT));
+cast(_Pool, _Module, _Function, _Args, _Kwargs) ->
+    ?MISUSE("with five arguments the first is a pool (an atom), the third a function (an atom or a binary)").
+
+%% Of a function, or of a method of a handle.
+request(Target, Function, Args, Kwargs, T) ->
+    _ = is_reference(Target) andalso handle(Target),
+    py_options:call(Target, Function, Args, Kwargs, T, ?TIMEOUT).
 
 ?DOC("Calls without waiting; the caller gets `{py_response, Ref, Result}`, or awaits the Ref.").
 -spec spawn_call(name() | handle(), name(), [term()]) -> reference().
@@ -210,22 +225,29 @@ spawn_call(Ctx, Module, Function, Args, T) when is_pid(Ctx) ->
 spawn_call(Pool, Module, Function, Args, Kwargs) when ?IS_POOL(Pool, Function) ->
     py_async:start_pool(Pool, py_options:call(Module, Function, Args, Kwargs, default, ?TIMEOUT));
 spawn_call(Module, Function, Args, Kwargs, T) ->
-    py_async:start(py_options:call(Module, Function, Args, Kwargs, T, ?TIMEOUT)).
+    py_async:start(request(Module, Function, Args, Kwargs, T)).
 
 -spec spawn_call(atom(), name(), name(), [term()], kwargs(), timeout_or_options()) -> reference().
 spawn_call(Pool, Module, Function, Args, Kwargs, T) when ?IS_POOL(Pool, Function) ->
-    py_async:start_pool(Pool, py_options:call(Module, Function, Args, Kwargs, T, ?TIMEOUT)).
+    py_async:start_pool(Pool, py_options:call(Module, Function, Args, Kwargs, T, ?TIMEOUT));
+spawn_call(_Pool, _Module, _Function, _Args, _Kwargs, _T) ->
+    ?MISUSE("with six arguments the first is a pool (an atom), the third a function (an atom or a binary)").
 
 -spec await(reference()) -> result().
 await(Ref) ->
     await(Ref, py_request:default_timeout(?TIMEOUT)).
 
 ?DOC("The result of a Ref this module returned. A time-out cancels the call and leaves no message behind.").
--spec await(reference(), timeout()) -> result().
-await(Ref, Timeout) when is_reference(Ref) ->
-    py_async:await(Ref, Timeout);
-await(_Ref, _Timeout) ->
-    py_options:misuse("what is awaited is a reference that this library returned").
+-spec await(reference(), timeout_or_options()) -> result().
+await(Ref, T) ->
+    py_async:await(ticket(Ref), py_options:timeout(T, ?TIMEOUT)).
+
+ticket(Ref) ->
+    try py_nif:ticket_token(Ref) of
+        _ -> Ref
+    catch
+        error:badarg -> py_options:misuse("what is awaited is a reference that this library returned")
+    end.
 
 %% ------------------------------------------------------------------------------------------
 %% Coroutines
@@ -244,26 +266,28 @@ async_call(Module, Function, Args, Kwargs) ->
 
 -spec async_call(name() | handle(), name(), [term()], kwargs(), timeout_or_options()) -> reference().
 async_call(Module, Function, Args, Kwargs, T) ->
-    py_async:start_async(py_options:call(Module, Function, Args, Kwargs, T, ?TIMEOUT)).
+    py_async:start_async(request(Module, Function, Args, Kwargs, T)).
 
 ?DOC("`await/1`.").
 -spec async_await(reference()) -> result().
 async_await(Ref) ->
     await(Ref).
 
--spec async_await(reference(), timeout()) -> result().
-async_await(Ref, Timeout) ->
-    await(Ref, Timeout).
+-spec async_await(reference(), timeout_or_options()) -> result().
+async_await(Ref, T) ->
+    await(Ref, T).
 
 ?DOC("Runs coroutine functions at once: all values in order, or which calls failed and why.").
 -spec async_gather([tuple()]) -> {ok, [term()]} | {error, {gather_failed, [{pos_integer(), term()}]}}.
 async_gather(Calls) ->
     async_gather(Calls, py_request:default_timeout(?TIMEOUT)).
 
--spec async_gather([tuple()], timeout()) ->
+-spec async_gather([tuple()], timeout_or_options()) ->
     {ok, [term()]} | {error, {gather_failed, [{pos_integer(), term()}]}}.
-async_gather(Calls, Timeout) when is_list(Calls) ->
-    py_parallel:gather(Calls, Timeout).
+async_gather(Calls, T) when length(Calls) >= 0 ->
+    py_parallel:gathered(py_parallel:gather(Calls, T, ?TIMEOUT));
+async_gather(_Calls, _T) ->
+    ?MISUSE("what is gathered is a list of calls").
 
 %% ------------------------------------------------------------------------------------------
 %% Streams
@@ -276,7 +300,7 @@ stream(Module, Function, Args) ->
 
 -spec stream(name() | handle(), name(), [term()], kwargs()) -> {ok, [term()]} | {error, term()}.
 stream(Module, Function, Args, Kwargs) ->
-    py_stream:collect(py_options:call(Module, Function, Args, Kwargs, default, ?TIMEOUT)).
+    py_stream:collect(request(Module, Function, Args, Kwargs, default)).
 
 ?DOC("All items of what an expression gives, such as a generator expression.").
 -spec stream_eval(iodata()) -> {ok, [term()]} | {error, term()}.
@@ -295,22 +319,29 @@ stream_start(Module, Function, Args) ->
 
 ?DOC("Options: `owner` (the caller), `batch` (so many items in one message `{batch, Items}`), `credit` (`auto`:\n"
      "as long as the owner reads; or so many items until `stream_ack/2`), `timeout` for each item\n"
-     "(`infinity`), and those of `call`.").
+     "(`infinity`), and `kwargs`, `traceback`, `on_unknown`, `binary` and `return` (`handle`: every item\n"
+     "as a handle) of `call`.").
 -spec stream_start(name() | handle(), name(), [term()], py_stream:options()) ->
     {ok, reference()} | {error, term()}.
 stream_start(Module, Function, Args, Options) when is_map(Options) ->
     {Own, Rest} = py_stream:options(Options),
-    py_stream:start(py_options:call(Module, Function, Args, [], Rest, infinity), Own).
+    py_stream:start(request(Module, Function, Args, [], Rest), Own);
+stream_start(_Module, _Function, _Args, _Options) ->
+    ?MISUSE("the options of a stream are a map").
 
 ?DOC("The stream may send so many more items.").
 -spec stream_ack(reference(), non_neg_integer()) -> ok.
 stream_ack(Ref, N) when is_reference(Ref), is_integer(N), N >= 0 ->
-    py_stream:ack(Ref, N).
+    py_stream:ack(Ref, N);
+stream_ack(_Ref, _N) ->
+    ?MISUSE("py:stream_ack/2 takes a stream's reference and a number of items").
 
 ?DOC("Ends a stream: the generator is closed, then comes `{py_stream, Ref, {error, cancelled}}`.").
 -spec stream_cancel(reference()) -> ok.
 stream_cancel(Ref) when is_reference(Ref) ->
-    py_stream:cancel(Ref).
+    py_stream:cancel(Ref);
+stream_cancel(_Ref) ->
+    ?MISUSE("a stream is named by the reference that py:stream_start returned").
 
 %% ------------------------------------------------------------------------------------------
 %% Objects
@@ -319,9 +350,7 @@ stream_cancel(Ref) when is_reference(Ref) ->
 ?DOC("An attribute of a handle's object.").
 -spec getattr(handle(), name()) -> result().
 getattr(Handle, Name) ->
-    is_atom(Name) orelse is_binary(Name) orelse is_list(Name)
-        orelse py_options:misuse("the attribute must be a name (atom, binary or string)"),
-    of_handle(Handle, <<"getattr">>, [Handle, to_binary(Name)]).
+    of_handle(handle(Handle), <<"getattr">>, [Handle, py_options:name(Name, "the attribute")]).
 
 -spec call_method(handle(), name(), [term()]) -> result().
 call_method(Handle, Method, Args) ->
@@ -330,8 +359,7 @@ call_method(Handle, Method, Args) ->
 ?DOC("The object behind a handle as a term; the handle itself when it has no Erlang image.").
 -spec to_term(handle()) -> result().
 to_term(Handle) ->
-    is_ref(Handle) orelse py_options:misuse("this reference is no handle of this library"),
-    at_home(Handle, py_options:call(<<"erlang._setup">>, <<"same">>, [Handle], [], default, ?TIMEOUT)).
+    at_home(handle(Handle), py_options:call(<<"erlang._setup">>, <<"same">>, [Handle], [], default, ?TIMEOUT)).
 
 ?DOC("Whether a term is a handle.").
 -spec is_ref(term()) -> boolean().
@@ -340,10 +368,9 @@ is_ref(Term) ->
 
 -spec repr(handle()) -> result().
 repr(Handle) ->
-    of_handle(Handle, <<"repr">>, [Handle]).
+    of_handle(handle(Handle), <<"repr">>, [Handle]).
 
 of_handle(Handle, Function, Args) ->
-    is_ref(Handle) orelse py_options:misuse("this reference is no handle of this library"),
     at_home(Handle, py_options:call(<<"builtins">>, Function, Args, [], #{binary => str}, ?TIMEOUT)).
 
 %% ------------------------------------------------------------------------------------------
@@ -396,15 +423,10 @@ unregister_pool(What) ->
 ?DOC("The mode the router's contexts really run in; before they started, the one they would.").
 -spec execution_mode() -> py_context:mode().
 execution_mode() ->
-    case py_context_router:contexts() of
-        [Ctx | _] ->
-            #{mode := Mode} = py_context:info(Ctx),
-            Mode;
-        [] ->
-            case py_context:mode(py_config:get(context_mode)) of
-                {ok, Mode} -> Mode;
-                {error, _} -> element(2, py_context:mode(auto))
-            end
+    %% From the router's table: a context may be dead and about to be replaced.
+    case py_context:mode(py_context_router:mode()) of
+        {ok, Mode} -> Mode;
+        {error, _} -> element(2, py_context:mode(auto))
     end.
 
 ?DOC("How many executors the router's contexts have; 4 by default in multi_executor.").
@@ -438,15 +460,15 @@ version() ->
 
 -spec register_function(name(), fun(([term()]) -> term()) | fun(([term()], map()) -> term())) -> ok.
 register_function(Name, Fun) ->
-    py_callback:register(Name, Fun).
+    ok = py_callback:register(Name, Fun). % matched, so that this function is on the stack of a misuse
 
 -spec register_function(name(), module(), atom()) -> ok.
 register_function(Name, Module, Function) ->
-    py_callback:register(Name, Module, Function).
+    ok = py_callback:register(Name, Module, Function).
 
 -spec unregister_function(name()) -> ok.
 unregister_function(Name) ->
-    py_callback:unregister(Name).
+    ok = py_callback:unregister(Name).
 
 -spec state_store(term(), term()) -> ok | {error, full}.
 state_store(Key, Value) -> py_state:store(Key, Value).
@@ -521,8 +543,10 @@ memory_stats() ->
     stats(call(<<"erlang._setup">>, <<"memory_stats">>, [])).
 
 -spec memory_stats(pid()) -> {ok, map()} | {error, term()}.
-memory_stats(Ctx) ->
-    stats(call(Ctx, <<"erlang._setup">>, <<"memory_stats">>, [])).
+memory_stats(Ctx) when is_pid(Ctx) ->
+    stats(call(Ctx, <<"erlang._setup">>, <<"memory_stats">>, []));
+memory_stats(_Ctx) ->
+    ?MISUSE("a context is a pid").
 
 stats({ok, Stats}) ->
     Keys = [{<<"gc_stats">>, gc_stats}, {<<"gc_count">>, gc_count}, {<<"gc_threshold">>, gc_threshold},
@@ -541,13 +565,15 @@ gc() ->
 -spec gc(0..2 | pid()) -> {ok, non_neg_integer()} | {error, term()}.
 gc(Ctx) when is_pid(Ctx) ->
     call(Ctx, <<"erlang._setup">>, <<"collect">>, []);
-gc(Generation) when Generation >= 0, Generation =< 2 ->
-    call(<<"erlang._setup">>, <<"collect">>, [Generation]).
+gc(Generation) when is_integer(Generation), Generation >= 0, Generation =< 2 ->
+    call(<<"erlang._setup">>, <<"collect">>, [Generation]);
+gc(_Which) ->
+    ?MISUSE("what is collected is a generation (0, 1 or 2) or a context (a pid)").
 
 ?DOC("Reloads a module in every context that has loaded it.").
 -spec reload(name()) -> ok | {error, [{pid(), term()}]}.
 reload(Module) ->
-    Name = to_binary(Module),
+    Name = py_options:name(Module, "the module"),
     Results = [{Ctx, call(Ctx, <<"erlang._setup">>, <<"reload">>, [Name])}
                || {Ctx, _} <- py_context:all()],
     case [{Ctx, Reason} || {Ctx, {error, Reason}} <- Results] of

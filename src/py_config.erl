@@ -13,11 +13,13 @@
 
 -define(TERM, {?MODULE, settings}).
 -define(FLAGS, {?MODULE, flags}).
+-define(MODES, [auto, free_threaded, owngil, subinterp, multi_executor, worker]).
+-define(MAX, 16#7FFFFFFF). % what the library stores in an int
 
 ?DOC("Reads and checks all settings. `{error, Sentence}` names the key, the value and what is allowed.").
--spec load() -> ok | {error, {bad_setting, key(), term(), string()}}.
+-spec load() -> ok | {error, {bad_setting, key(), term(), io_lib:chars()}}.
 load() ->
-    try maps:from_list([{Key, setting(Key, Default, Check)} || {Key, Default, Check} <- table()]) of
+    try settings() of
         Settings ->
             warn_unknown(Settings),
             persistent_term:put(?TERM, Settings),
@@ -38,10 +40,38 @@ flags() ->
     persistent_term:get(?FLAGS, 0).
 
 ?DOC("The sentence for a wrong setting.").
--spec format_error({bad_setting, key(), term(), string()}) -> string().
+-spec format_error({bad_setting, key(), term(), io_lib:chars()}) -> string().
 format_error({bad_setting, Key, Value, Allowed}) ->
-    lists:flatten(io_lib:format("erlang_python: the setting ~p is ~p; allowed is ~s",
+    lists:flatten(io_lib:format("erlang_python: the setting ~p is ~tp; allowed is ~ts",
                                 [Key, Value, Allowed])).
+
+settings() ->
+    Settings = maps:from_list([{Key, setting(Key, Default, Check)} || {Key, Default, Check} <- table()]),
+    check_mode(maps:get(context_mode, Settings)),
+    check_contexts(Settings),
+    Settings.
+
+%% A mode that this Python has.
+check_mode(Mode) ->
+    case py_context:mode(Mode) of
+        {ok, _} ->
+            ok;
+        {error, {unsupported_mode, _, Why}} ->
+            Here = [atom_to_list(M) || M <- ?MODES, element(1, py_context:mode(M)) =:= ok],
+            throw({bad_setting, context_mode, Mode,
+                   [lists:join(", ", Here), " with this Python; ", atom_to_list(Mode), ": ", Why]})
+    end.
+
+check_contexts(#{max_contexts := Max} = Settings) ->
+    lists:foreach(
+        fun(Key) ->
+            case Settings of
+                #{Key := N} when is_integer(N), N > Max ->
+                    throw({bad_setting, Key, N, io_lib:format("an integer from 1 to ~b (max_contexts)", [Max])});
+                #{} ->
+                    ok
+            end
+        end, [num_contexts, num_workers, num_subinterp_workers]).
 
 warn_unknown(Settings) ->
     Unknown = [Key || {Key, _} <- application:get_all_env(erlang_python),
@@ -71,8 +101,9 @@ setting(Key, Default, {Allowed, Check}) ->
     end.
 
 table() ->
-    Positive = {"a positive integer", fun(V) -> is_integer(V) andalso V > 0 end},
-    Maybe = {"a positive integer", fun(V) -> V =:= undefined orelse (is_integer(V) andalso V > 0) end},
+    IsPositive = fun(V) -> is_integer(V) andalso V > 0 andalso V =< ?MAX end,
+    Positive = {"an integer from 1 to 2147483647", IsPositive},
+    Maybe = {"an integer from 1 to 2147483647", fun(V) -> V =:= undefined orelse IsPositive(V) end},
     Boolean = {"true or false", fun is_boolean/1},
     Strings = {"a list of strings, binaries or atoms", fun(V) -> lists:all(fun is_name/1, V) end},
     Limit = {"a positive integer or infinity",
@@ -81,8 +112,7 @@ table() ->
     [{num_contexts, undefined, Maybe},
      {context_mode, auto,
       {"auto, free_threaded, owngil, subinterp, multi_executor or worker",
-       fun(V) -> lists:member(V, [auto, free_threaded, owngil, subinterp, multi_executor, worker,
-                                  isolated]) end}},
+       fun(V) -> lists:member(V, ?MODES) end}},
      {max_concurrent, fun() -> Schedulers() * 2 + 1 end, Positive},
      {num_executors, 4, {"an integer from 1 to 256",
                          fun(V) -> is_integer(V) andalso V >= 1 andalso V =< 256 end}},
@@ -99,7 +129,8 @@ table() ->
      {paths, [], Strings},
      {preload, undefined, {"Python source as iodata",
                            fun(V) -> V =:= undefined orelse iolist_size(V) >= 0 end}},
-     {venv, undefined, {"a directory as string or binary", fun is_name/1}},
+     {venv, undefined, {"the directory of a virtual environment (with pyvenv.cfg or bin/python in it)",
+                        fun(V) -> V =:= undefined orelse (is_name(V) andalso is_venv(V)) end}},
      {traceback, false, Boolean},
      {binary, auto, {"auto, bytes or str", fun(V) -> lists:member(V, [auto, bytes, str]) end}},
      {max_callback_depth, 1000, Positive},
@@ -109,8 +140,12 @@ table() ->
      {max_traces, 10000, Positive},
      {max_log_queue, 10000, {"an integer from 1 to 1000000 (about a KiB each)",
                              fun(V) -> is_integer(V) andalso V >= 1 andalso V =< 1000000 end}},
-     {overload_wait, 0, {"a time in milliseconds, 0 for as long as the deadline allows",
-                         fun(V) -> is_integer(V) andalso V >= 0 end}}].
+     {overload_wait, 0, {"a time in milliseconds up to 2147483647, 0 for as long as the deadline allows",
+                         fun(V) -> V =:= 0 orelse IsPositive(V) end}}].
+
+is_venv(Dir) ->
+    filelib:is_regular(filename:join(Dir, "pyvenv.cfg"))
+        orelse filelib:is_file(filename:join([Dir, "bin", "python"])).
 
 is_name(Name) ->
     is_atom(Name) orelse is_binary(Name) orelse (is_list(Name) andalso io_lib:printable_unicode_list(Name)).

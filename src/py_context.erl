@@ -2,6 +2,7 @@
 -behaviour(gen_server).
 
 -include("py_doc.hrl").
+-include("py_misuse.hrl").
 -include("py_request.hrl").
 ?MODULEDOC("A context: a Python interpreter's seat, owned by a process.\n\n"
            "Calls on this node do not pass through the process. It opens and closes the context, prepares it\n"
@@ -37,14 +38,20 @@ start_link(Id, Mode) ->
      "`{error, {unsupported_mode, Mode, Why}}`: Why is a sentence.").
 -spec start_link(integer(), mode(), options()) -> {ok, context()} | {error, term()}.
 start_link(Id, Mode, Opts) when is_integer(Id), is_map(Opts) ->
-    maps:foreach(fun check_option/2, Opts),
+    check_options(maps:to_list(Opts)),
     case {whereis(py_engine), mode(Mode)} of
         {undefined, _} -> {error, {context_down, not_started}};
         {_, {ok, Real}} -> start(Id, Real, Opts);
         {_, Error} -> Error
     end;
 start_link(_Id, _Mode, _Opts) ->
-    py_options:misuse("a context takes an integer, a mode and a map of options").
+    ?MISUSE("a context takes an integer, a mode and a map of options").
+
+check_options([{Key, Value} | Rest]) ->
+    ok = check_option(Key, Value),
+    check_options(Rest);
+check_options([]) ->
+    ok.
 
 check_option(id, Id) when is_integer(Id) -> ok;
 check_option(mode, _) -> ok;
@@ -61,12 +68,14 @@ start(Id, Mode, Opts) ->
 ?DOC("Like `start_link/3`, with `id` (0) and `mode` (auto) among the options.").
 -spec new(options()) -> {ok, context()} | {error, term()}.
 new(Opts) when not is_map(Opts) ->
-    py_options:misuse("py_context:new/1 takes a map of options");
+    ?MISUSE("py_context:new/1 takes a map of options");
 new(Opts) ->
     start_link(maps:get(id, Opts, 0), maps:get(mode, Opts, auto), Opts).
 
 ?DOC("Stops a context: running calls are interrupted and answered `{error, {context_down, normal}}`.").
 -spec stop(context()) -> ok.
+stop(Ctx) when not is_pid(Ctx) ->
+    ?MISUSE("a context is a pid");
 stop(Ctx) ->
     try gen_server:stop(Ctx, normal, infinity)
     catch exit:_ -> ok % it was gone, or went before its turn
@@ -90,12 +99,13 @@ call(Ctx, Module, Function, Args, Kwargs) ->
 -spec call(context(), py:name(), py:name(), [term()], py:kwargs(), py:timeout_or_options()) ->
     py:result().
 call(Ctx, Module, Function, Args, Kwargs, Timeout) ->
-    run(Ctx, py_options:call(Module, Function, Args, Kwargs, Timeout, infinity)).
+    run(pid(Ctx), py_options:call(Module, Function, Args, Kwargs, Timeout, infinity)).
 
 -spec call(context(), py:name(), py:name(), [term()], py:kwargs(), py:timeout_or_options(),
            py_nif:namespace()) -> py:result().
 call(Ctx, Module, Function, Args, Kwargs, Timeout, Env) ->
-    run_in(Ctx, py_options:call(Module, Function, Args, Kwargs, Timeout, infinity), Env).
+    run_in(pid(Ctx), py_options:call(Module, Function, Args, Kwargs, Timeout, infinity), Env,
+           {?MODULE, call, 7}).
 
 -spec eval(context(), iodata()) -> py:result().
 eval(Ctx, Code) ->
@@ -107,19 +117,19 @@ eval(Ctx, Code, Locals) ->
 
 -spec eval(context(), iodata(), map(), py:timeout_or_options()) -> py:result().
 eval(Ctx, Code, Locals, Timeout) ->
-    run(Ctx, py_options:eval(Code, Locals, Timeout, infinity)).
+    run(pid(Ctx), py_options:eval(Code, Locals, Timeout, infinity)).
 
 -spec eval(context(), iodata(), map(), py:timeout_or_options(), py_nif:namespace()) -> py:result().
 eval(Ctx, Code, Locals, Timeout, Env) ->
-    run_in(Ctx, py_options:eval(Code, Locals, Timeout, infinity), Env).
+    run_in(pid(Ctx), py_options:eval(Code, Locals, Timeout, infinity), Env, {?MODULE, eval, 5}).
 
 -spec exec(context(), iodata()) -> ok | {error, term()}.
 exec(Ctx, Code) ->
-    run(Ctx, py_options:exec(Code, infinity, infinity)).
+    run(pid(Ctx), py_options:exec(Code, infinity, infinity)).
 
 -spec exec(context(), iodata(), py_nif:namespace()) -> ok | {error, term()}.
 exec(Ctx, Code, Env) ->
-    run_in(Ctx, py_options:exec(Code, infinity, infinity), Env).
+    run_in(pid(Ctx), py_options:exec(Code, infinity, infinity), Env, {?MODULE, exec, 3}).
 
 ?DOC("A namespace that several processes can share: for `py_nif:context_exec/3` and its like.").
 -spec create_local_env(context()) -> {ok, py_nif:namespace()} | {error, term()}.
@@ -160,7 +170,7 @@ interrupt(Ctx) ->
         _ -> not_running
     end.
 
-?DOC("What the context is and does: `mode`, `interp_id`, `queued`, `running` (an id) and `running_ms`\n"
+?DOC("What the context is and does: `id` (it was started with), `mode`, `interp_id`, `queued`, `running` (an id) and `running_ms`\n"
      "(`undefined` when idle), `parked`, `calls`, `errors`, `busy_ms`, `namespaces`, `threads`,\n"
      "`lost_threads`. Its memory is `py:memory_stats/1`.").
 -spec info(context()) -> map() | {error, term()}.
@@ -170,7 +180,7 @@ info(Ctx) ->
             {Mode, Interp, Calls, Errors, Busy, Threads, Lost, Running, Parked, Queued,
              Namespaces} =
                 py_nif:context_info(Ref),
-            #{pid => Pid, mode => Mode, interp_id => Interp, calls => Calls, errors => Errors,
+            #{pid => Pid, id => id(Pid), mode => Mode, interp_id => Interp, calls => Calls, errors => Errors,
               busy_ms => Busy div 1000000, threads => Threads, lost_threads => Lost,
               parked => Parked, queued => Queued, namespaces => Namespaces,
               running => case Running of undefined -> undefined; {Token, _} -> Token end,
@@ -180,6 +190,13 @@ info(Ctx) ->
                             end};
         Error ->
             Error
+    end.
+
+%% undefined: it ended just now.
+id(Ctx) ->
+    case ets:lookup(?TABLE, Ctx) of
+        [{_, _, _, Id}] -> Id;
+        [] -> undefined
     end.
 
 %% ------------------------------------------------------------------------------------------
@@ -194,13 +211,15 @@ run(Ctx, Request) when is_pid(Ctx), node(Ctx) =:= node() ->
         Error -> Error
     end;
 run(Ctx, Request) when is_pid(Ctx) ->
-    remote(Ctx, {run, Request}, Request#request.timeout);
-run(_Ctx, _Request) ->
-    py_options:misuse("a context is a pid").
+    remote(Ctx, {run, Request}, Request#request.timeout).
 
-run_in(Ctx, Request, Env) ->
+%% In an argument, so that the function that was called is on the stack.
+pid(Ctx) when is_pid(Ctx) -> Ctx;
+pid(_) -> py_options:misuse("a context is a pid").
+
+run_in(Ctx, Request, Env, Caller) ->
     case place(Ctx) of
-        {ok, {_, Ref}} -> py_request:in_env(Ref, Request, Env);
+        {ok, {_, Ref}} -> py_request:in_env(Ref, Request, Env, Caller);
         Error -> Error
     end.
 
@@ -215,7 +234,7 @@ remote(Ctx, What, Timeout) ->
 -spec place(context()) -> {ok, py_request:place()} | {error, {context_down, term()}}.
 place(Ctx) when is_pid(Ctx) ->
     try ets:lookup(?TABLE, Ctx) of
-        [{_, Ref, _}] -> {ok, {Ctx, Ref}};
+        [{_, Ref, _, _}] -> {ok, {Ctx, Ref}};
         [] -> {error, {context_down, noproc}}
     catch
         error:badarg -> {error, {context_down, not_started}}
@@ -252,7 +271,7 @@ in_main() ->
 ?DOC("All contexts of this node, with their modes.").
 -spec all() -> [{context(), mode()}].
 all() ->
-    [{Pid, Mode} || {Pid, _, Mode} <- ets:tab2list(?TABLE)].
+    [{Pid, Mode} || {Pid, _, Mode, _} <- ets:tab2list(?TABLE)].
 
 ?DOC("The mode that `auto` stands for, or a given one, if this Python has it.").
 -spec mode(mode()) -> {ok, mode()} | {error, {unsupported_mode, term(), binary()}}.
@@ -287,7 +306,7 @@ init({Id, Mode, Opts}) ->
     process_flag(trap_exit, true),
     Tag = make_ref(),
     case py_engine:ensure_pool(Mode) of
-        ok -> opened(py_nif:context_open(Mode, Id, Tag), Tag, Mode, Opts);
+        ok -> opened(py_nif:context_open(Mode, Id, Tag), Tag, Mode, Id, Opts);
         {error, Reason} -> failed(Reason)
     end.
 
@@ -297,12 +316,12 @@ failed(Reason) ->
     true = unlink(if is_pid(Parent) -> Parent; true -> whereis(Parent) end),
     {stop, Reason}.
 
-opened({error, Reason}, _Tag, _Mode, _Opts) ->
+opened({error, Reason}, _Tag, _Mode, _Id, _Opts) ->
     failed(Reason);
-opened(Ref, Tag, Mode, Opts) ->
+opened(Ref, Tag, Mode, Id, Opts) ->
     receive
         {py_opened, Tag, ok} ->
-            ets:insert(?TABLE, {self(), Ref, Mode}),
+            ets:insert(?TABLE, {self(), Ref, Mode, Id}),
             py_engine:watch(self()),
             py_import:prepare({self(), Ref}, Opts),
             {ok, #{ref => Ref, opts => Opts, callbacks => #{}}};

@@ -2,6 +2,7 @@
 -behaviour(gen_server).
 
 -include("py_doc.hrl").
+-include("py_misuse.hrl").
 -include("py_request.hrl").
 ?MODULEDOC("Hands out contexts: by scheduler, by binding, by pool; and replaces dead ones at their index.\n\n"
            "The places of each pool are a tuple in a persistent term, so that picking one costs\n"
@@ -14,7 +15,7 @@
 -export([start_pool/2, start_pool/3, stop_pool/1, pool_started/1]).
 -export([register_pool/2, register_pool/3, unregister_pool/1, unregister_pool/2, lookup_pool/2,
          list_pool_registrations/0]).
--export([forget_all/0, pick/1, place/1, pool_place/1, main_place/0]).
+-export([forget_all/0, mode/0, pick/1, place/1, pool_place/1, main_place/0]).
 %% gen_server
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2, terminate/2]).
 
@@ -70,7 +71,7 @@ start_pool(Pool, Size) ->
 start_pool(Pool, Size, Mode) when is_atom(Pool), is_integer(Size), Size > 0 ->
     request({start_pool, Pool, Size, Mode});
 start_pool(_Pool, _Size, _Mode) ->
-    py_options:misuse("a pool has a name (an atom) and a size (a positive integer)").
+    ?MISUSE("a pool has a name (an atom) and a size (a positive integer)").
 
 -spec stop_pool(pool()) -> ok | {error, {no_pool, pool()}}.
 stop_pool(Pool) ->
@@ -106,7 +107,7 @@ get_context(Index) when is_integer(Index) ->
 get_context(Pool) when is_atom(Pool) ->
     pid_or_error(pool_place(Pool));
 get_context(_Which) ->
-    py_options:misuse("a context is named by its index or by its pool").
+    ?MISUSE("a context is named by its index or by its pool").
 
 pid_or_error({ok, {Pid, _}}) -> Pid;
 pid_or_error(Error) -> Error.
@@ -129,7 +130,7 @@ bind_context(Ctx) when is_pid(Ctx) ->
             py_request:bind({index, Index})
     end;
 bind_context(_Which) ->
-    py_options:misuse("a process is bound to a context (a pid) or to an index of the router, from 1").
+    ?MISUSE("a process is bound to a context (a pid) or to an index of the router, from 1").
 
 ?DOC("Binds to the index-th context of a pool.").
 -spec bind_context(pool(), pos_integer()) -> ok | {error, term()}.
@@ -170,6 +171,11 @@ index_of(Ctx) ->
         [Index] -> Index;
         [] -> undefined
     end.
+
+?DOC("The mode that the default pool was started with, or would be: maybe `auto`.").
+-spec mode() -> py_context:mode().
+mode() ->
+    maps:get(?DEFAULT, persistent_term:get(?POOLS, #{}), py_config:get(context_mode)).
 
 ?DOC("The place for a request that has none: its module's pool, else by scheduler.").
 -spec pick(py_request:request()) -> {ok, py_request:place()} | {error, term()}.
@@ -336,10 +342,11 @@ configured_size({ok, Mode}) ->
                {undefined, _} -> Named;
                {N, _} -> N
            end,
-    case Mode of
-        multi_executor -> max(Size, py_config:get(num_executors));
-        _ -> Size
-    end;
+    Wanted = case Mode of
+                 multi_executor -> max(Size, py_config:get(num_executors));
+                 _ -> Size
+             end,
+    min(Wanted, py_config:get(max_contexts));
 configured_size({error, _}) ->
     1.
 

@@ -27,18 +27,20 @@
 ?DOC("Executes statements in an explicit environment of a context; waits without limit.").
 -spec context_exec(context(), iodata(), namespace()) -> ok | {error, term()}.
 context_exec(Ref, Code, Env) ->
-    py_request:exec_in(Ref, Code, Env).
+    py_request:in_env(Ref, py_options:exec(Code, infinity, infinity), Env, {?MODULE, context_exec, 3}).
 
 ?DOC("Evaluates an expression, with locals, in an explicit environment; waits without limit.").
 -spec context_eval(context(), iodata(), map(), namespace()) -> {ok, term()} | {error, term()}.
 context_eval(Ref, Code, Locals, Env) ->
-    py_request:eval_in(Ref, Code, Locals, Env).
+    py_request:in_env(Ref, py_options:eval(Code, Locals, infinity, infinity), Env,
+                      {?MODULE, context_eval, 4}).
 
 ?DOC("Calls a function with an explicit environment; waits without limit.").
 -spec context_call(context(), py:name(), py:name(), [term()], py:kwargs(), namespace()) ->
     {ok, term()} | {error, term()}.
 context_call(Ref, Module, Function, Args, Kwargs, Env) ->
-    py_request:call_in(Ref, Module, Function, Args, Kwargs, Env).
+    py_request:in_env(Ref, py_options:call(Module, Function, Args, Kwargs, infinity, infinity), Env,
+                      {?MODULE, context_call, 6}).
 
 init() ->
     erlang:load_nif(filename:join(priv_dir(), "erlang_python"), 0).

@@ -5,11 +5,8 @@
 ?MODULEDOC("Makes requests of what users pass. Misuse is `badarg` with `error_info`.").
 
 %% API
--export([call/6, eval/4, exec/3, timeout/2, misuse/1]).
+-export([call/6, eval/4, exec/3, timeout/2, name/2, misuse/1, misuse/2]).
 -export([format_error/2]).
-
-%% What `receive' takes.
--define(IS_TIMEOUT(T), (T =:= infinity orelse (is_integer(T) andalso T >= 0 andalso T =< 16#FFFFFFFF))).
 
 ?DOC("The request of a call; `T` is a time-out in milliseconds, `infinity`, or options.").
 -spec call(term(), term(), term(), term(), py:timeout_or_options() | default, timeout()) ->
@@ -49,9 +46,13 @@ options(default, Request) ->
 options(T, Request) when ?IS_TIMEOUT(T) ->
     Request#request{timeout = T};
 options(#{} = Options, Request) ->
-    maps:fold(fun option/3, Request, Options);
+    options_in(maps:to_list(Options), Request);
 options(_T, _Request) ->
     misuse("the last argument must be a time-out in milliseconds, infinity, or a map of options").
+
+%% No fun of maps or lists: it would stand in the stack of a misuse.
+options_in([{Key, Value} | Rest], Request) -> options_in(Rest, option(Key, Value, Request));
+options_in([], Request) -> Request.
 
 option(timeout, T, Request) when ?IS_TIMEOUT(T) ->
     Request#request{timeout = T};
@@ -98,16 +99,47 @@ is_target(Target) ->
 is_name(Name) ->
     is_atom(Name) orelse is_binary(Name) orelse (is_list(Name) andalso Name =/= []).
 
-?DOC("Raises `badarg` out of the function of this library that the user called, with a sentence.").
+?DOC("A name as a binary; `What` is the sentence's subject.").
+-spec name(term(), string()) -> binary().
+name(Name, What) ->
+    try unicode:characters_to_binary(py:to_binary(Name)) of
+        Binary when is_binary(Binary), Binary =/= <<>> -> Binary;
+        _ -> misuse([What, " must be a name (atom, binary or string)"])
+    catch
+        error:_ -> misuse([What, " must be a name (atom, binary or string)"])
+    end.
+
+?DOC("Raises `badarg` out of the function of this library that the user called, with a sentence. That\n"
+     "function must be on the stack still: it may not have come here by tail calls alone.").
 -spec misuse(io_lib:chars()) -> no_return().
 misuse(Sentence) ->
-    {current_stacktrace, Stack} = process_info(self(), current_stacktrace),
-    [{Module, Function, Arity, Info} | Rest] = lists:dropwhile(fun is_internal/1, Stack),
+    case user_stack() of
+        [{Module, Function, Arity, Info} | Rest] ->
+            raise({Module, Function, Arity}, Info, Rest, Sentence);
+        [] ->
+            error(badarg)
+    end.
+
+?DOC("The same out of a function that is known, whether it is on the stack or not.").
+-spec misuse(mfa(), io_lib:chars()) -> no_return().
+misuse(Caller, Sentence) ->
+    raise(Caller, [], user_stack(), Sentence).
+
+-spec raise(mfa(), list(), list(), io_lib:chars()) -> no_return().
+raise({Module, Function, Arity}, Info, Rest, Sentence) ->
     Error = {error_info, #{module => ?MODULE, cause => lists:flatten(Sentence)}},
     erlang:raise(error, badarg, [{Module, Function, Arity, [Error | Info]} | Rest]).
 
-is_internal({Module, _, _, _}) ->
-    lists:member(Module, [erlang, ?MODULE, py_parallel, py_async, py_request, py_callback, py_log]).
+user_stack() ->
+    {current_stacktrace, Stack} = process_info(self(), current_stacktrace),
+    lists:dropwhile(fun is_internal/1, Stack).
+
+%% Users call what py, py_context, ... export, and nothing of these.
+is_internal({Module, Function, Arity, _}) ->
+    lists:member(Module, [erlang, ?MODULE, py_parallel, py_async, py_stream, py_request, py_callback,
+                          py_log])
+        orelse (lists:member(Module, [py, py_context, py_context_router]) andalso
+                not erlang:function_exported(Module, Function, Arity)).
 
 ?HIDDEN.
 -spec format_error(term(), [tuple()]) -> map().

@@ -4,7 +4,7 @@
 -include("py_request.hrl").
 ?MODULEDOC("Several calls at once, spread over the contexts: each with its own result, all with one deadline.").
 
--export([run/3, gather/2]).
+-export([run/3, gather/3, gathered/1]).
 
 -type started() :: {pos_integer(), py_request:request(), {ok, py_request:place()} | {error, term()}}.
 
@@ -14,7 +14,7 @@ run(Calls, Options, Default) ->
     {Timeout, Max} = options(Options, Default),
     Deadline = deadline(Timeout),
     {Mine, Spread} = lists:partition(fun({_, #request{target = T}}) -> py_request:is_main(T) end,
-                                     requests(Calls, Timeout)),
+                                     requests(Calls, Timeout, Timeout)),
     Contexts = py_context_router:num_contexts(),
     Items = [{I, py_request:implicitly(Request), place(I, Contexts)} || {I, Request} <- Spread],
     Own = fun() ->
@@ -23,13 +23,18 @@ run(Calls, Options, Default) ->
           end,
     in_order(collect(Items, Max, Deadline, Own)).
 
-?DOC("Coroutines and functions, on the event loops: all values, or what failed with its index.").
--spec gather([tuple()], timeout()) ->
-    {ok, [term()]} | {error, {gather_failed, [{pos_integer(), term()}]}}.
-gather(Calls, Timeout) ->
+?DOC("The results of coroutines and functions, on the event loops, in order.").
+-spec gather([tuple()], py:timeout_or_options(), timeout()) -> [py:result()].
+gather(Calls, T, Default) ->
+    Timeout = py_options:timeout(T, Default),
     Items = [{I, py_request:with_flags(py_request:implicitly(Request), ?FLAG_ASYNC),
-              py_async:async_destination(Request)} || {I, Request} <- requests(Calls, Timeout)],
-    Results = in_order(collect(Items, infinity, deadline(Timeout), fun() -> [] end)),
+              py_async:async_destination(Request)} || {I, Request} <- requests(Calls, T, Default)],
+    in_order(collect(Items, infinity, deadline(Timeout), fun() -> [] end)).
+
+?DOC("All values, or what failed with its index.").
+-spec gathered([py:result()]) ->
+    {ok, [term()]} | {error, {gather_failed, [{pos_integer(), term()}]}}.
+gathered(Results) ->
     case [{I, Reason} || {I, {error, Reason}} <- lists:zip(lists:seq(1, length(Results)), Results)] of
         [] -> {ok, [Value || {ok, Value} <- Results]};
         Failed -> {error, {gather_failed, Failed}}
@@ -47,14 +52,14 @@ options(Options, Default) ->
         py_options:misuse("max must be a positive integer or infinity"),
     {py_request:remaining(py_options:timeout(maps:get(timeout, Options, default), Default)), Max}.
 
-requests(Calls, Timeout) ->
-    lists:zip(lists:seq(1, length(Calls)), [request(Call, Timeout) || Call <- Calls]).
+requests(Calls, T, Default) ->
+    lists:zip(lists:seq(1, length(Calls)), [request(Call, T, Default) || Call <- Calls]).
 
-request({Module, Function, Args}, Timeout) ->
-    request({Module, Function, Args, []}, Timeout);
-request({Module, Function, Args, Kwargs}, Timeout) ->
-    py_options:call(Module, Function, Args, Kwargs, Timeout, Timeout);
-request(_Call, _Timeout) ->
+request({Module, Function, Args}, T, Default) ->
+    request({Module, Function, Args, []}, T, Default);
+request({Module, Function, Args, Kwargs}, T, Default) ->
+    py_options:call(Module, Function, Args, Kwargs, T, Default);
+request(_Call, _T, _Default) ->
     py_options:misuse("a call is {Module, Function, Args} or {Module, Function, Args, Kwargs}").
 
 %% Round-robin over the contexts, whatever scheduler the caller is on.

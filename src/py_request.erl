@@ -8,9 +8,8 @@
            "and, in a process that runs a callback, the chain it belongs to.").
 
 %% API
--export([implicit/1, in_context/2, in_env/3, start/2, start_as/3, start_response/2, cast/2]).
+-export([implicit/1, in_context/2, in_env/4, start/2, start_as/3, start_response/2, cast/2]).
 -export([destination/1, implicitly/1, settled/2, with_flags/2, with_timeout/2]).
--export([call_in/6, eval_in/4, exec_in/3]).
 -export([adopt/2, bequest/2, inherit/2, go_first/0, bind/1, unbind/0, binding/0, owner/0, where/0]).
 -export([default_timeout/1, remaining/1, overloaded/0, is_main/1]).
 
@@ -167,32 +166,18 @@ in_namespace(Place, Request, State) ->
     store(State1),
     plain(submit(Place, Namespace, Request, Request#request.flags, State1)).
 
-?DOC("Runs a request in an explicit environment.").
--spec in_env(py_nif:context(), request(), py_nif:namespace()) ->
+?DOC("Runs a request in an explicit environment; what is neither is a misuse of the function `Caller`.").
+-spec in_env(py_nif:context(), request(), py_nif:namespace(), mfa()) ->
     ok | {ok, term()} | {error, term()}.
-in_env(Ref, Request, Env) ->
+in_env(Ref, Request, Env, Caller) ->
     try submit({undefined, Ref}, Env, Request, Request#request.flags, state()) of
         Result -> plain(Result)
     catch
         error:badarg ->
-            py_options:misuse("an environment comes from py_context:create_local_env/1, the reference of "
+            py_options:misuse(Caller,
+                              "an environment comes from py_context:create_local_env/1, the reference of "
                               "a context from py_context:get_nif_ref/1")
     end.
-
-?HIDDEN.
-call_in(Ref, Module, Function, Args, Kwargs, Env) ->
-    in_env(Ref, #request{op = ?OP_CALL, target = Module, function = Function, args = Args,
-                         kwargs = Kwargs, timeout = infinity, flags = py_config:flags()}, Env).
-
-?HIDDEN.
-eval_in(Ref, Code, Locals, Env) ->
-    in_env(Ref, #request{op = ?OP_EVAL, target = Code, args = Locals, timeout = infinity,
-                         flags = py_config:flags()}, Env).
-
-?HIDDEN.
-exec_in(Ref, Code, Env) ->
-    in_env(Ref, #request{op = ?OP_EXEC, target = Code, timeout = infinity,
-                         flags = py_config:flags()}, Env).
 
 %% The Ref is made in the function that receives: the VM then skips the mailbox up to it. The reply is
 %% certain, the library keeps the deadline: a time-out of `receive` costs more than all the rest of it.

@@ -14,6 +14,9 @@
 -define(FLAG_ANY_EXECUTOR, 4096).
 -define(FLAG_ASYNC, 8192).
 
+%% What `receive' takes.
+-define(IS_TIMEOUT(T), (T =:= infinity orelse (is_integer(T) andalso T >= 0 andalso T =< 16#FFFFFFFF))).
+
 -define(OP_CALL, 0).
 -define(OP_EVAL, 1).
 -define(OP_EXEC, 2).

@@ -1,6 +1,7 @@
 -module(py_state).
 
 -include("py_doc.hrl").
+-include("py_misuse.hrl").
 ?MODULEDOC("State shared by Erlang and all Python contexts: an ETS table with atomic counters.").
 
 -export([store/2, fetch/1, remove/1, keys/0, clear/0, incr/1, incr/2, decr/1, decr/2]).
@@ -56,7 +57,7 @@ incr(Key, Amount) when is_integer(Amount) ->
             {error, full}
     end;
 incr(_Key, _Amount) ->
-    py_options:misuse("a counter changes by an integer").
+    ?MISUSE("a counter changes by an integer").
 
 -spec decr(term()) -> integer() | {error, full | not_a_counter}.
 decr(Key) ->
@@ -66,8 +67,8 @@ decr(Key) ->
 -spec decr(term(), integer()) -> integer() | {error, full | not_a_counter}.
 decr(Key, Amount) when is_integer(Amount) ->
     incr(Key, -Amount);
-decr(Key, Amount) ->
-    incr(Key, Amount).
+decr(_Key, _Amount) ->
+    ?MISUSE("a counter changes by an integer").
 
 has_room(Key) ->
     case py_config:get(max_state_entries) of

@@ -15,7 +15,8 @@
 
 -type options() :: #{owner => pid(), batch => pos_integer(), credit => auto | non_neg_integer(),
                      timeout => timeout(), kwargs => py:kwargs(), traceback => boolean(),
-                     on_unknown => handle | repr | error, binary => auto | bytes | str}.
+                     return => value | handle, on_unknown => handle | repr | error,
+                     binary => auto | bytes | str}.
 
 -record(options, {
     owner :: pid(),
@@ -112,7 +113,8 @@ cancel(Ref) ->
 ?DOC("Takes a stream's own options apart from those of its request.").
 -spec options(map()) -> {#options{}, map()}.
 options(Options) ->
-    maps:foreach(fun check/2, maps:with([owner, batch, credit, timeout], Options)),
+    _ = [check(Key, Value) || {Key, Value} <- maps:to_list(Options),
+                              lists:member(Key, [owner, batch, credit, timeout])],
     {#options{owner = maps:get(owner, Options, self()),
               shape = case Options of #{batch := _} -> batch; #{} -> data end,
               batch = maps:get(batch, Options, ?BATCH),
@@ -123,7 +125,7 @@ options(Options) ->
 check(owner, Owner) when is_pid(Owner) -> ok;
 check(batch, Batch) when is_integer(Batch), Batch > 0 -> ok;
 check(credit, Credit) when Credit =:= auto; is_integer(Credit), Credit >= 0 -> ok;
-check(timeout, T) when T =:= infinity; is_integer(T), T >= 0 -> ok;
+check(timeout, T) when ?IS_TIMEOUT(T) -> ok;
 check(Key, Value) ->
     py_options:misuse(io_lib:format("there is no option ~p => ~tp: owner is a pid, batch a positive integer, "
                                     "credit auto or the number of items, timeout milliseconds or infinity",
@@ -149,9 +151,10 @@ wrapping(Object, Timeout) ->
     #request{op = ?OP_CALL, target = <<"erlang._stream">>, function = 'Stream', args = [Object],
              timeout = Timeout, flags = ?FLAG_AS_HANDLE}.
 
+%% The flags are about the items: `return => handle` too.
 stepping(Object, Limit, SendsParts, Flags, Timeout) ->
     #request{op = ?OP_CALL, target = Object, function = step, args = [Limit, SendsParts],
-             timeout = Timeout, flags = (Flags bor ?FLAG_ASYNC) band (bnot ?FLAG_AS_HANDLE)}.
+             timeout = Timeout, flags = Flags bor ?FLAG_ASYNC}.
 
 closing(Object) ->
     #request{op = ?OP_CALL, target = Object, function = close, timeout = ?PATIENCE,
@@ -326,9 +329,15 @@ info(Owner, What) ->
 %% The end
 %% ------------------------------------------------------------------------------------------
 
-ended({ended, timeout}, Stream) ->
-    tell({error, timeout}, Stream),
-    close(Stream);
+ended({ended, timeout}, #stream{token = Token} = Stream) ->
+    case Token =/= none andalso py_nif:cancel_waiting(Token) of
+        true -> % it was still in line for its place under the limit
+            tell({error, py_request:overloaded()}, Stream),
+            close(Stream#stream{token = none});
+        false ->
+            tell({error, timeout}, Stream),
+            close(Stream)
+    end;
 ended({ended, silent}, Stream) ->
     close(Stream);
 ended({ended, cancelled}, Stream) ->

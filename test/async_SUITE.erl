@@ -612,7 +612,7 @@ async def alone(n):
                  {Ms, {ok, _}} = py_modes:elapsed(fun() -> py:async_gather(Calls) end),
                  {ok, Alone} = py:eval(<<"asyncio.run(alone(10000))">>),
                  {Ms, Alone}
-             end || _ <- [1, 2, 3]],
+             end || _ <- lists:seq(1, 5)],
     {Best, Floor} = {lists:min([Ms || {Ms, _} <- Times]), lists:min([Ms || {_, Ms} <- Times])},
-    ?assert(Best < 4 * Floor, {Best, Floor}),
-    {comment, lists:flatten(io_lib:format("~.1f ms, asyncio alone ~.1f ms", [Best, Floor]))}.
+    Text = lists:flatten(io_lib:format("~.1f ms, asyncio alone ~.1f ms", [Best, Floor])),
+    py_modes:fast_enough(Best =< 1.3 * Floor, Text).

@@ -10,7 +10,7 @@
 -define(LATE, 500).
 
 all() ->
-    py_modes:all().
+    py_modes:all() ++ [{group, speed}].
 
 groups() ->
     py_modes:groups([
@@ -30,8 +30,12 @@ groups() ->
         lock_across_call, lock_across_nested_call, import_lock, logging_handler,
         short_callback_beside_long_work, rlock_across_nested_call, sqlite_connection, sqlite_connection_beside_callbacks,
         max_threads_reached, the_demo
-    ]).
+    ]) ++ [{speed, [], [callbacks_per_second]}].
 
+init_per_group(speed, Config) ->
+    ok = py_modes:start(auto),
+    warm_up(),
+    [{threads, py_modes:threads()} | Config];
 init_per_group(Mode, Config) ->
     Config1 = py_modes:init_per_group(Mode, Config),
     warm_up(),
@@ -1329,3 +1333,33 @@ with_contexts(N, Settings, Config, Fun) ->
         true = Self =:= self(),
         ok = py_modes:start(Mode)
     end.
+
+%% ------------------------------------------------------------------------------------------
+%% Speed
+%% ------------------------------------------------------------------------------------------
+
+%% 60 000 a second in one loop, and no more than three times what it costs to hand a request over that
+%% is answered unrun: the best of five. bench/callbacks.erl measures it well.
+callbacks_per_second(_) ->
+    N = 20000,
+    ok = py:register_function(speed_same, fun([X]) -> X end),
+    ok = py:exec(<<"import erlang\n"
+                   "def loop(n):\n"
+                   "    for i in range(n): erlang.call('speed_same', i)\n">>),
+    Ctx = py_context:get_nif_ref(py:context()),
+    Each = fun(Fun) -> {Ms, _} = py_modes:elapsed(Fun), 1000 * Ms / N end,
+    Rounds = [{Each(fun() -> {ok, none} = py:call('__main__', loop, [N], #{}, infinity) end),
+               Each(fun() -> hand_offs(N, Ctx, py_nif:owner()) end)} || _ <- lists:seq(1, 5)],
+    ok = py:unregister_function(speed_same),
+    {Callback, HandOff} = {lists:min([C || {C, _} <- Rounds]), lists:min([H || {_, H} <- Rounds])},
+    Text = lists:flatten(io_lib:format("~.1f us a callback, ~b a second, ~.2f hand-offs",
+                                       [Callback, round(1000000 / Callback), Callback / HandOff])),
+    py_modes:fast_enough(1000000 / Callback >= 60000 andalso Callback =< 3 * HandOff, Text).
+
+%% Requests whose deadline passed a second ago: queue, thread, GIL and reply, and nothing else.
+hand_offs(0, _Ctx, _Owner) ->
+    ok;
+hand_offs(N, Ctx, Owner) ->
+    Ref = make_ref(),
+    true = is_integer(py_nif:submit(Ctx, Owner, none, self(), Ref, 0, math, sqrt, [], [], -1000, 0, 0)),
+    receive {Ref, {error, timeout}} -> hand_offs(N - 1, Ctx, Owner) end.

@@ -282,6 +282,11 @@ information(Config) ->
       lost_threads := 0, parked := 0, queued := 0, running := undefined, running_ms := undefined} =
         py_context:info(Ctx),
     ?assert(Threads >= 1),
+    {ok, Named} = py_context:start_link(4711, Mode),
+    ?assertMatch(#{id := 4711}, py_context:info(Named)),
+    ok = py_context:stop(Named),
+    ?assertEqual(lists:seq(1, py_context_router:num_contexts()),
+                 [maps:get(id, py_context:info(C)) || C <- py_context_router:contexts()]),
     [{ok, _} = py:eval(Ctx, <<"1">>) || _ <- lists:seq(1, 5)],
     [{error, _} = py:eval(Ctx, <<"1/0">>) || _ <- lists:seq(1, 3)],
     ok = py:exec(Ctx, <<"import time\ntime.sleep(0.05)">>),

@@ -15,7 +15,8 @@ groups() ->
         remote_identifiers, identifiers_in_python, option_binary, setting_binary, names_of_locals,
         refused_terms, keys_that_are_one, unhashable_keys, handles_in,
         scalars_out, text_out, lone_surrogates, bytes_out, sequences_out, maps_out, sets_out,
-        times_out, numbers_as_text, enums_and_dataclasses, typed_buffers, array_interface, numpy_rows,
+        times_out, numbers_as_text, enums_and_dataclasses, typed_buffers, array_interface, array_interface_alone,
+        numpy_rows,
         atoms_out, subclasses_out, unknown_objects, handles_in_containers, other_interpreter,
         handles_are_freed, colliding_keys_out, paths_out
     ]).
@@ -552,6 +553,38 @@ typed_buffers(Config) ->
             {comment, "no ctypes in mode " ++ atom_to_list(py_modes:mode(Config))}
     end.
 
+%% An array of which nothing is known but the interface: type, shape, strides and memory.
+array_interface_alone(_) ->
+    ok = py:exec(<<"import array, struct\n"
+                   "class D:\n"
+                   "  def __init__(self, typestr, shape, data, **more):\n"
+                   "    self.keep = data\n"
+                   "    if not isinstance(data, bytes):\n"
+                   "      data = (data.buffer_info()[0], False)\n"
+                   "    self.interface = dict(version=3, typestr=typestr, shape=shape, data=data, **more)\n"
+                   "  @property\n"
+                   "  def __array_interface__(self): return self.interface\n"
+                   "six = array.array('i', range(6))\n"
+                   "class P:\n"
+                   "  def __init__(self): self.keep = array.array('d', [1.5, 2.5])\n"
+                   "  @property\n"
+                   "  def __array_interface__(self):\n"
+                   "    address = self.keep.buffer_info()[0] + 8\n"
+                   "    return dict(version=3, typestr='<f8', shape=(2,), strides=(-8,), data=(address, True))\n">>),
+    check([{<<"D('<i4', (6,), six)">>, [0, 1, 2, 3, 4, 5]}, {<<"D('<i4', (2, 3), six)">>, [[0, 1, 2], [3, 4, 5]]},
+           {<<"D('<i4', (3, 2), six, strides=(4, 12))">>, [[0, 3], [1, 4], [2, 5]]},
+           {<<"D('<i4', (2, 2), six, strides=(0, 4))">>, [[0, 1], [0, 1]]},
+           {<<"D('<i4', (), six)">>, 0}, {<<"D('<i4', (2, 0), six)">>, [[], []]}, {<<"D('<i4', (0, 2), six)">>, []},
+           {<<"P()">>, [2.5, 1.5]}, {<<"D('>u2', (2,), bytes([1, 2, 3, 4]))">>, [258, 772]},
+           {<<"D('|u1', (2,), bytes([1, 2, 3, 4]), offset=1)">>, [2, 3]},
+           {<<"D('|b1', (2,), bytes([1, 0]))">>, [true, false]},
+           {<<"D('<c8', (1,), struct.pack('<2f', 1, 2))">>, [{1.0, 2.0}]},
+           {<<"[D('<i4', (1,), six), 7]">>, [[0], 7]}]),
+    %% What is no number is a handle; memory that is too short an error of Python.
+    {ok, Handle} = py:eval(<<"D('|V4', (1,), six)">>),
+    ?assert(py:is_ref(Handle)),
+    ?assertMatch({error, {_, [_ | _]}}, py:eval(<<"D('<i8', (5,), b'abc')">>)).
+
 %% What numpy looks like, without numpy.
 array_interface(_) ->
     ok = py:exec(<<"class A:\n"
@@ -567,7 +600,7 @@ array_interface(_) ->
     [begin
          {ok, Handle} = py:eval(Code),
          ?assert(py:is_ref(Handle))
-     end || Code <- [<<"C()">>, <<"I()">>, <<"A">>]],
+     end || Code <- [<<"C()">>, <<"I()">>, <<"A">>]], % C's interface is empty
     ?assertMatch({error, {unconvertible, [], _}}, py:eval(<<"(lambda a: [setattr(a, 'value', a)] and a)(A(0))">>,
                                                           #{}, #{on_unknown => error})).
 
@@ -587,7 +620,7 @@ numpy_rows(_) ->
                    {<<"memoryview(np.arange(3.0))">>, [0.0, 1.0, 2.0]},
                    {<<"np.ma.array([1, 2], mask=[0, 1])">>, [1, none]}]);
         {error, {_, _}} ->
-            {comment, "numpy is not importable: array_interface and typed_buffers stand for it"}
+            {skip, "this Python has no numpy: array_interface and typed_buffers stand for it"}
     end.
 
 atoms_out(_) ->

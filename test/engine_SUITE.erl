@@ -19,7 +19,7 @@ groups() ->
         walrus_writes_back, eval_without_locals_copies_nothing, namespace_is_main,
         definitions_persist, namespaces_are_per_process,
         option_timeout, option_kwargs, option_traceback, option_return, option_on_unknown,
-        option_binary, option_overload, option_inline, unknown_option, misuse, huge_timeout,
+        option_binary, option_overload, option_inline, unknown_option, misuse, misuse_heads_the_stack, misuse_in_the_shell, huge_timeout,
         default_timeouts, timeout_of_a_loop, timeout_of_a_sleep, timeout_zero, timeout_swallowed,
         expired_in_the_queue, queued_timeout_spares_the_running, killed_caller_is_interrupted,
         killed_caller_leaves_the_queue,
@@ -410,6 +410,113 @@ misuse(_) ->
                 fun() -> py_context:call(17, math, sqrt, [16]) end,
                 fun() -> py_context:eval(17, <<"1">>) end,
                 fun() -> py_context:exec(17, <<"1">>) end]].
+
+%% Out of the function that was called, however it came there, with a sentence.
+misuse_heads_the_stack(_) ->
+    Ctx = py:context(1),
+    Ref = py_context:get_nif_ref(Ctx),
+    {ok, Env} = py_context:create_local_env(Ctx),
+    Alien = make_ref(),
+    Id = fun(X) -> X end,
+    [begin
+         Text = py_modes:misuse(Who, Fun),
+         ?assert(byte_size(Text) >= 15, {Who, Text})
+     end || {Who, Fun} <- [
+        {{py, await}, fun() -> py:await(Alien) end},
+        {{py, await}, fun() -> py:await(Alien, 10) end},
+        {{py, await}, fun() -> py:await(py:spawn_call(math, sqrt, [1]), Id(-1)) end},
+        {{py, await}, fun() -> py:async_await(py:spawn_call(math, sqrt, [1]), Id(foo)) end},
+        {{py, call}, fun() -> py:call(Alien, append, [1]) end},
+        {{py, call}, fun() -> py:call(math, sqrt, [1], #{}, #{bogus => 1}) end},
+        {{py, call}, fun() -> py:call(default, math, sqrt, 16) end},
+        {{py, call}, fun() -> py:call(Id(<<"default">>), math, sqrt, [16], #{}, 1000) end},
+        {{py, call}, fun() -> py:call(Id(Ctx), math, sqrt, [16], #{}, 1000) end},
+        {{py, eval}, fun() -> py:eval(Id(foo), <<"1">>, #{}, 1000) end},
+        {{py, exec}, fun() -> py:exec(Id(foo), <<"1">>, 1000) end},
+        {{py, cast}, fun() -> py:cast(Alien, append, [1]) end},
+        {{py, cast}, fun() -> py:cast(Id(<<"default">>), math, sqrt, [1], #{}) end},
+        {{py, spawn_call}, fun() -> py:spawn_call(Alien, append, [1]) end},
+        {{py, spawn_call}, fun() -> py:spawn_call(Id(Ctx), math, sqrt, [1], #{}, 1000) end},
+        {{py, async_call}, fun() -> py:async_call(Alien, append, [1]) end},
+        {{py, async_gather}, fun() -> py:async_gather(Id(foo)) end},
+        {{py, async_gather}, fun() -> py:async_gather([], Id(foo)) end},
+        {{py, async_gather}, fun() -> py:async_gather([foo]) end},
+        {{py, async_gather}, fun() -> py:async_gather(Id([{asyncio, sleep, [0]} | foo])) end},
+        {{py, parallel}, fun() -> py:parallel(Id([{math, sqrt, [1]} | foo])) end},
+        {{py, parallel}, fun() -> py:parallel([foo]) end},
+        {{py, parallel}, fun() -> py:parallel([], Id(17)) end},
+        {{py, stream}, fun() -> py:stream(Alien, f, []) end},
+        {{py, stream_start}, fun() -> py:stream_start(builtins, range, [1], Id([])) end},
+        {{py, stream_start}, fun() -> py:stream_start(builtins, range, [1], #{timeout => 1 bsl 40}) end},
+        {{py, stream_start}, fun() -> py:stream_start(builtins, range, [1], #{batch => 0}) end},
+        {{py, stream_start}, fun() -> py:stream_start(builtins, range, [1], #{bogus => 0}) end},
+        {{py, stream_start}, fun() -> py:stream_start(Alien, f, []) end},
+        {{py, stream_ack}, fun() -> py:stream_ack(Id(foo), 1) end},
+        {{py, stream_ack}, fun() -> py:stream_ack(Alien, Id(-1)) end},
+        {{py, stream_cancel}, fun() -> py:stream_cancel(Id(foo)) end},
+        {{py, getattr}, fun() -> py:getattr(Id(foo), name) end},
+        {{py, to_term}, fun() -> py:to_term(Id(foo)) end},
+        {{py, repr}, fun() -> py:repr(Id(foo)) end},
+        {{py, gc}, fun() -> py:gc(Id(5)) end},
+        {{py, gc}, fun() -> py:gc(Id(foo)) end},
+        {{py, memory_stats}, fun() -> py:memory_stats(Id(foo)) end},
+        {{py, reload}, fun() -> py:reload(Id({a})) end},
+        {{py, register_function}, fun() -> py:register_function(f, Id(foo)) end},
+        {{py, register_function}, fun() -> py:register_function(Id({f}), fun(_) -> ok end) end},
+        {{py, register_function}, fun() -> py:register_function(f, Id("lists"), sum) end},
+        {{py, unregister_function}, fun() -> py:unregister_function(Id({f})) end},
+        {{py_state, incr}, fun() -> py:state_incr(a, Id(1.5)) end},
+        {{py_state, decr}, fun() -> py:state_decr(a, Id(1.5)) end},
+        {{py_semaphore, set_max_concurrent}, fun() -> py_semaphore:set_max_concurrent(Id(0)) end},
+        {{py_semaphore, acquire}, fun() -> py_semaphore:acquire(Id(-1)) end},
+        {{py_semaphore, release}, fun() -> py_semaphore:release() end},
+        {{py_context, start_link}, fun() -> py_context:start_link(Id(one), auto) end},
+        {{py_context, start_link}, fun() -> py_context:start_link(1, auto, #{bogus => 1}) end},
+        {{py_context, new}, fun() -> py_context:new(Id([])) end},
+        {{py_context, stop}, fun() -> py_context:stop(Id(123)) end},
+        {{py_context, stop}, fun() -> py_context:destroy(Id(foo)) end},
+        {{py_context, call}, fun() -> py_context:call(Id(foo), math, sqrt, [1]) end},
+        {{py_context, call}, fun() -> py_context:call(Ctx, math, sqrt, [1], #{}, 10, Id(foo)) end},
+        {{py_context, eval}, fun() -> py_context:eval(Id(foo), <<"1">>) end},
+        {{py_context, eval}, fun() -> py_context:eval(Ctx, <<"1">>, #{}, 10, Id(foo)) end},
+        {{py_context, exec}, fun() -> py_context:exec(Id(foo), <<"1">>) end},
+        {{py_context, exec}, fun() -> py_context:exec(Id(foo), <<"1">>, Env) end},
+        {{py_context, exec}, fun() -> py_context:exec(Ctx, <<"1">>, Id(foo)) end},
+        {{py_context, info}, fun() -> py_context:info(Id(foo)) end},
+        {{py_context, create_local_env}, fun() -> py_context:create_local_env(Id(foo)) end},
+        {{py_context_router, start_pool}, fun() -> py_context_router:start_pool(pool, Id(0)) end},
+        {{py_context_router, bind_context}, fun() -> py_context_router:bind_context(Id(foo)) end},
+        {{py_context_router, get_context}, fun() -> py:context(Id("1")) end},
+        {{py_context_router, register_pool}, fun() -> py:register_pool(default, Id(1)) end},
+        {{py_nif, context_exec}, fun() -> py_nif:context_exec(Ref, <<"1">>, Id(foo)) end},
+        {{py_nif, context_exec}, fun() -> py_nif:context_exec(Id(foo), <<"1">>, Env) end},
+        {{py_nif, context_eval}, fun() -> py_nif:context_eval(Ref, <<"1">>, Id(foo), Env) end},
+        {{py_nif, context_eval}, fun() -> py_nif:context_eval(Alien, <<"1">>, #{}, Env) end},
+        {{py_nif, context_call}, fun() -> py_nif:context_call(Ref, math, sqrt, Id(16), [], Env) end},
+        {{py_nif, context_call}, fun() -> py_nif:context_call(Ref, math, sqrt, [16], [], Id(foo)) end}]],
+    _ = [receive {py_response, _, _} -> ok after 1000 -> ct:fail(no_response) end || _ <- [1, 2]],
+    %% What is no handle is named, unless it looks like one.
+    ?assertNotEqual(nomatch, string:find(py_modes:misuse(fun() -> py:repr(foo) end), "foo")),
+    ?assertEqual(nomatch, string:find(py_modes:misuse(fun() -> py:repr(foo) end), "reference")).
+
+%% The shell itself.
+misuse_in_the_shell(_) ->
+    Printed = fun(Expression) ->
+        {ok, Tokens, _} = erl_scan:string(Expression),
+        {ok, Exprs} = erl_parse:parse_exprs(Tokens),
+        try erl_eval:exprs(Exprs, []) of
+            Value -> ct:fail({no_misuse, Value})
+        catch
+            Class:Reason:Stack ->
+                lists:flatten(erl_error:format_exception(Class, Reason, Stack))
+        end
+    end,
+    [?assertNotEqual(nomatch, string:find(Printed(Expression), Sentence), {Expression, Printed(Expression)})
+     || {Expression, Sentence} <- [{"py:await(make_ref()).", "what is awaited is a reference"},
+                                   {"py:stream_ack(foo, 1).", "a stream's reference"},
+                                   {"py:register_function(f, 1).", "a fun of arity 1 or 2"},
+                                   {"py_nif:context_exec(a, <<>>, b).", "create_local_env"},
+                                   {"py:call(math, sqrt, [1], #{}, #{x => 1}).", "there is no option x"}]].
 
 %% `receive' takes no time-out above 2^32-1; such a call means "long".
 huge_timeout(_) ->

@@ -458,6 +458,15 @@ format_reasons(_) ->
                        {<<"Größe"/utf8>>, "größe"}, {'ValueError', [16#1F600]},
                        {'ValueError', "x", []}, something, {1, 2, 3}, "text", <<"text">>, [], self(),
                        make_ref(), #{}, {error, {error, x}}]],
+    %% The library's own reasons are sentences, not tuples.
+    [begin
+         Text = text(Reason),
+         ?assertEqual([nomatch, nomatch], [string:find(Text, Tuple) || Tuple <- ["{", "_"]], Text),
+         [?assertNotEqual(nomatch, string:find(Text, Part), Text) || Part <- Parts]
+     end || {Reason, Parts} <- [{{no_pool, ml}, ["ml"]}, {{unsupported_mode, fast, <<"it is none">>}, ["fast", "it is none"]},
+                                {{badarg, [9], {no_context, 4}}, ["9", "4"]}, {system_limit, ["memory"]},
+                                {{gather_failed, [{2, timeout}, {3, {'ValueError', "x"}}]}, ["2: the deadline", "3: ValueError: x"]}]],
+    ?assertEqual(<<"70 contexts are more than the setting max_contexts allows (64)">>, text({too_many_contexts, 70, 64})),
     %% A code point that is none.
     ?assert(is_list(lists:flatten([py:format_error({'ValueError', [16#D800, $x]})]))).
 

@@ -422,7 +422,7 @@ numpy(Config) ->
     {ok, Python} = py:eval(<<"__import__('sys').executable">>),
     case run(Python, ["-c", "import numpy"]) of
         {0, _} -> numpy_works(Config);
-        {_, _} -> {comment, "this Python has no numpy"}
+        {_, _} -> {skip, "this Python has no numpy"}
     end.
 
 numpy_works(Config) ->

@@ -13,7 +13,7 @@
 -export([modes/0, all/0, all/1, groups/1, groups/2, init_per_group/2, end_per_group/2, mode/1]).
 -export([start/1, start/2, stop/0, is_main/1, is_parallel/1]).
 -export([messages/0, wait_until/1, wait_until/2, elapsed/1, at_once/1, threads/0, rss/0]).
--export([misuse/1, hear_log/1, unhear_log/0, log/2]).
+-export([fast_enough/2, misuse/1, misuse/2, hear_log/1, unhear_log/0, log/2]).
 
 %% ------------------------------------------------------------------------------------------
 %% Modes
@@ -136,16 +136,55 @@ rss() ->
     [_, Pages | _] = string:split(Statm, " ", all),
     binary_to_integer(Pages) * 4096.
 
-%% What the shell would say about the misuse that Fun is: it has to raise badarg with error_info.
+%% The end of a case that measures: what is too slow is a failure, unless the machine is busy with
+%% something else.
+fast_enough(IsFast, Text) ->
+    ct:pal("~ts", [Text]),
+    case IsFast orelse processor_share() of
+        true -> {comment, Text};
+        Share when Share < 0.85 -> {skip, lists:flatten(io_lib:format("the machine is busy (we get ~b %): ~ts",
+                                                                      [round(100 * Share), Text]))};
+        _ -> error({too_slow, Text})
+    end.
+
+%% Which part of the processors this VM gets when it wants them all.
+processor_share() ->
+    Schedulers = erlang:system_info(schedulers_online),
+    {Before, _} = statistics(runtime),
+    {Ms, _} = elapsed(fun() -> at_once(lists:duplicate(Schedulers, fun() -> spin(200) end)) end),
+    {After, _} = statistics(runtime),
+    (After - Before) / (Ms * Schedulers).
+
+spin(Ms) ->
+    spin_until(erlang:monotonic_time(millisecond) + Ms).
+
+spin_until(End) ->
+    erlang:monotonic_time(millisecond) >= End orelse spin_until(End).
+
+%% What the shell would say about the misuse that Fun is: it has to raise badarg out of the public
+%% function that was called, whose error_info names who says it.
 misuse(Fun) ->
+    {_, Sentence} = misuse_in(Fun),
+    Sentence.
+
+%% The same of one function.
+misuse({Module, Function}, Fun) ->
+    {{Module, Function}, Sentence} = misuse_in(Fun),
+    Sentence.
+
+-define(PUBLIC, [py, py_context, py_context_router, py_semaphore, py_state, py_import, py_nif]).
+
+misuse_in(Fun) ->
     try Fun() of
         Result -> error({no_misuse, Result})
     catch
         error:badarg:Stack ->
-            [{_, _, _, Where} | _] = Stack,
+            [{Raising, Function, Arity, Where} | _] = Stack,
+            true = lists:member(Raising, ?PUBLIC) orelse error({raised_in, Stack}),
+            true = erlang:function_exported(Raising, Function, Arity) orelse error({raised_in, Stack}),
             #{module := Module} = proplists:get_value(error_info, Where),
             Sentences = maps:values(Module:format_error(badarg, Stack)),
-            unicode:characters_to_binary(lists:join(" ", Sentences))
+            {{Raising, Function}, unicode:characters_to_binary(lists:join(" ", Sentences))}
     end.
 
 %% What is logged also comes as {log, Level, Text} to Pid.

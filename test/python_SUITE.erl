@@ -10,7 +10,7 @@
 -define(MODULES, [test_package, test_terms, test_calls, test_state]).
 
 all() ->
-    py_modes:all() ++ [outside_the_vm, types].
+    py_modes:all() ++ [outside_the_vm, types, exports_of_the_library].
 
 groups() ->
     py_modes:groups([
@@ -322,6 +322,17 @@ output(Port, Text) ->
     end.
 
 %% The package is typed strictly, for whoever has a checker.
+%% The VM looks for nif_init; whatever else the library exported could meet another's name.
+exports_of_the_library(_) ->
+    Library = filename:join(code:priv_dir(erlang_python), "erlang_python.so"),
+    case os:find_executable("nm") of
+        false ->
+            {skip, "nm is not installed"};
+        _ ->
+            Lines = string:lexemes(os:cmd("nm -D --defined-only '" ++ Library ++ "'"), "\n"),
+            ?assertEqual(["nif_init"], [lists:last(string:lexemes(Line, " ")) || Line <- Lines])
+    end.
+
 types(_) ->
     case os:find_executable("mypy") of
         false ->

@@ -14,13 +14,13 @@ all() ->
 groups() ->
     py_modes:groups([
         as_started, settings, start_again, grow_and_shrink, shrink_in_flight, another_mode,
-        wrong_arguments, too_many_contexts, stop_and_start, without_application, resized_at_once,
+        wrong_arguments, too_many_contexts, many_schedulers, stop_and_start, without_application, resized_at_once,
         by_scheduler, get_context_forms,
         pools, pool_of_another_mode, pool_is_resized, pool_contexts_are_replaced, pool_errors,
         bound_to_a_pool,
         registered_modules, registered_functions, registrations_by_name, registered_pool_stops,
         registration_errors,
-        many_are_killed, killed_router, killed_router_replaces, killed_supervisor, killed_helpers,
+        many_are_killed, mode_while_one_is_replaced, killed_router, killed_router_replaces, killed_supervisor, killed_helpers,
         registrations_outlive_the_router
     ]).
 
@@ -199,6 +199,25 @@ too_many_contexts(Config) ->
     ok = py_context_router:stop_pool(one_more),
     {ok, _} = py_context_router:start(#{contexts => 6}),
     ok = py_modes:start(Mode).
+
+%% As many contexts as schedulers, but no more than max_contexts.
+many_schedulers(Config) ->
+    Mode = py_modes:mode(Config),
+    ok = py_modes:start(Mode, [{max_contexts, 1}]),
+    ?assertEqual(1, py_context_router:num_contexts()),
+    ok = py_modes:start(Mode, [{max_contexts, 3}, {num_executors, 5}, {num_contexts, 3}]),
+    ?assertEqual(3, py_context_router:num_contexts()),
+    ok = py_modes:start(Mode),
+    case Mode of
+        multi_executor -> % where 64 contexts cost little
+            Peer = py_peer:start(Mode, [], [{"ERL_FLAGS", "+S 70"}]),
+            ?assertEqual(70, py_peer:call(Peer, erlang, system_info, [schedulers])),
+            ?assertEqual(64, py_peer:call(Peer, py_context_router, num_contexts, [])),
+            ?assertEqual({ok, 4.0}, py_peer:call(Peer, py, call, [math, sqrt, [16]])),
+            py_peer:stop(Peer);
+        _ ->
+            ok
+    end.
 
 stop_and_start(Config) ->
     Mode = py_modes:mode(Config),
@@ -553,6 +572,21 @@ kill_registered(Name) ->
     end, 30000).
 
 %% Contexts do not die with the router, and calls do not notice.
+%% The mode is the router's: it needs no context that lives.
+mode_while_one_is_replaced(Config) ->
+    Mode = py_modes:mode(Config),
+    [First | _] = py_context_router:contexts(),
+    Executors = py:num_executors(),
+    ok = sys:suspend(py_context_router), % as if the new one took long to start
+    try
+        exit(First, kill),
+        py_modes:wait_until(fun() -> element(1, py_context:place(First)) =:= error end),
+        ?assertEqual({Mode, Executors}, {py:execution_mode(), py:num_executors()})
+    after
+        ok = sys:resume(py_context_router)
+    end,
+    py_modes:wait_until(fun() -> lists:all(fun is_process_alive/1, py_context_router:contexts()) end).
+
 killed_router(Config) ->
     {ok, Pool} = py_context_router:start_pool(surviving, 1, py_modes:mode(Config)),
     Contexts = py_context_router:contexts(),

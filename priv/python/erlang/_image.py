@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from _erlang import Atom
+from _erlang import Atom, copy_memory
 
 __all__ = ["image"]
 
@@ -173,7 +173,74 @@ def _find_rule(cls: type, obj: object) -> _Rule:
 def _array_rule(mro: tuple[type, ...]) -> _Rule:
     if _is_one_of(mro, "numpy", "generic"):
         return _scalar
-    return _tolist if "tolist" in _attributes(mro) else _none
+    return _tolist if "tolist" in _attributes(mro) else _array_interface
+
+
+def _array_interface(obj: Any) -> Any:
+    """The number or nested list behind ``__array_interface__`` (version 3), numpy or not."""
+    interface = obj.__array_interface__
+    if not isinstance(interface, Mapping) or "typestr" not in interface or "shape" not in interface:
+        return NotImplemented
+    typestr, shape = interface["typestr"], tuple(interface["shape"])
+    read = _reader(typestr)
+    if read is None or interface.get("mask") is not None:
+        return NotImplemented
+    size = int(typestr[2:])
+    strides = interface.get("strides") or _c_strides(shape, size)
+    if 0 in shape:
+        return _nested(b"", read, 0, shape, strides)
+    data, offset = interface.get("data"), interface.get("offset", 0)
+    if isinstance(data, tuple):
+        # Strides may be negative: the memory it touches starts below the first item then.
+        reach = [(length - 1) * stride for length, stride in zip(shape, strides)]
+        below = sum(step for step in reach if step < 0)
+        above = sum(step for step in reach if step > 0) + size
+        return _nested(copy_memory(data[0] + below, above - below), read, -below, shape, strides)
+    with memoryview(obj if data is None else data) as view:
+        return _nested(view.tobytes(), read, offset, shape, strides)
+
+
+def _c_strides(shape: tuple[int, ...], size: int) -> tuple[int, ...]:
+    strides = []
+    for length in reversed(shape):
+        strides.append(size)
+        size *= length
+    return tuple(reversed(strides))
+
+
+def _reader(typestr: str) -> Callable[[bytes, int], Any] | None:
+    """How to read an item of such a type at an offset; ``None`` if it is no number."""
+    order, kind, size = typestr[0], typestr[1], typestr[2:]
+    code = _CODES.get(kind + size)
+    if code is None:
+        return None
+    import struct
+
+    unpack = struct.Struct(("=" if order == "|" else order) + code).unpack_from
+    if kind == "c":
+        return lambda data, offset: complex(*unpack(data, offset))
+    return lambda data, offset: unpack(data, offset)[0]
+
+
+_CODES = {
+    "b1": "?", "i1": "b", "i2": "h", "i4": "i", "i8": "q", "u1": "B", "u2": "H", "u4": "I", "u8": "Q",
+    "f2": "e", "f4": "f", "f8": "d", "c8": "2f", "c16": "2d",
+}  # fmt: skip
+
+
+def _nested(
+    data: bytes,
+    read: Callable[[bytes, int], Any],
+    offset: int,
+    shape: tuple[int, ...],
+    strides: tuple[int, ...],
+) -> Any:
+    if not shape:
+        return read(data, offset)
+    starts = range(offset, offset + shape[0] * strides[0], strides[0]) if strides[0] else [offset] * shape[0]
+    if len(shape) == 1:
+        return [read(data, start) for start in starts]
+    return [_nested(data, read, start, shape[1:], strides[1:]) for start in starts]
 
 
 def _attributes(mro: tuple[type, ...]) -> set[str]:
