@@ -393,15 +393,18 @@ unregister_pool(What) ->
 ?DOC("The mode the router's contexts really run in; before they started, the one they would.").
 -spec execution_mode() -> py_context:mode().
 execution_mode() ->
-    case py_context_router:contexts() of
-        [Ctx | _] ->
-            #{mode := Mode} = py_context:info(Ctx),
-            Mode;
-        [] ->
-            case py_context:mode(py_config:get(context_mode)) of
-                {ok, Mode} -> Mode;
-                {error, _} -> element(2, py_context:mode(auto))
-            end
+    mode_of(py_context_router:contexts()).
+
+%% One that has just died is in the router's list until it is replaced.
+mode_of([Ctx | Rest]) ->
+    case py_context:info(Ctx) of
+        #{mode := Mode} -> Mode;
+        {error, _} -> mode_of(Rest)
+    end;
+mode_of([]) ->
+    case py_context:mode(py_config:get(context_mode)) of
+        {ok, Mode} -> Mode;
+        {error, _} -> element(2, py_context:mode(auto))
     end.
 
 ?DOC("How many executors the router's contexts have; 4 by default in multi_executor.").
