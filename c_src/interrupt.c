@@ -31,9 +31,12 @@ void interrupt_deliver(pyworker_t *self, job_t *job)
     request_t *request = request_find(token);
     pyworker_t *victim;
     unsigned long thread_id = 0;
+    int64_t nobody = 0;
     bool is_deferred;
 
+    atomic_compare_exchange_strong(&self->executor->knocks_since, &nobody, clock_now());
     pyworker_attach(self);
+    atomic_store(&self->executor->knocks_since, 0);
     pthread_mutex_lock(&self->executor->seat.lock);
     victim = (pyworker_t *)seat_find(&self->executor->seat, &request->job.node);
     is_deferred = request_is_deferred(request);
@@ -135,6 +138,8 @@ static void write_off(uint64_t token, ERL_NIF_TERM (*reason)(ErlNifEnv *, reques
 
 /* ---- stuck ---- */
 
+/* Whether the request's thread was told, or is not to be waited for: one that was lost with an
+ * interpreter must not take the next one with it. */
 static bool was_delivered(executor_t *executor, request_t *request)
 {
     pyworker_t *victim;
@@ -142,7 +147,8 @@ static bool was_delivered(executor_t *executor, request_t *request)
 
     pthread_mutex_lock(&executor->seat.lock);
     victim = (pyworker_t *)seat_find(&executor->seat, &request->job.node);
-    answer = victim == NULL || victim->was_interrupted || victim->waits != NULL;
+    answer = victim == NULL || victim->worker.is_lost || victim->was_interrupted ||
+             victim->waits != NULL;
     pthread_mutex_unlock(&executor->seat.lock);
     return answer;
 }
@@ -153,9 +159,21 @@ static void write_off_running(request_t *request, uint64_t token, void *executor
         write_off(token, reason_replaced);
 }
 
-/* Nobody could attach for the whole grace period: C code holds the interpreter's own GIL. */
-static void replace_interpreter(executor_t *executor)
+/* Nobody could attach for the whole grace period: C code holds the interpreter's own GIL. On a busy
+ * machine the one who is to attach may not have had its turn: the period starts with its knock. */
+static void replace_interpreter(executor_t *executor, uint64_t token)
 {
+    int64_t since = atomic_load(&executor->knocks_since);
+    int64_t grace = atomic_load(&grace_ns);
+
+    if (since == 0) {
+        interrupt_request(token);
+        return;
+    }
+    if (clock_now() - since < grace) {
+        timer_arm(since + grace, on_grace, is_pending, token);
+        return;
+    }
     request_each(write_off_running, executor);
     executor_replace(executor);
 }
@@ -169,7 +187,7 @@ static void on_grace(uint64_t token)
     if (executor == NULL || !request_is_alive(request, token))
         return;
     if (executor->kind == INTERP_OWN_GIL && !was_delivered(executor, request)) {
-        replace_interpreter(executor);
+        replace_interpreter(executor, token);
         return;
     }
     if (seat_abandon(&executor->seat, &request->job.node)) {
