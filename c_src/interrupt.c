@@ -204,6 +204,8 @@ static void withdraw(uint64_t token, request_phase_t phase)
         interrupt_request(token); /* a queued one may have started meanwhile */
     if (phase == PHASE_QUEUED)
         dispatch_drop_slot(request_find(token), token);
+    if (phase == PHASE_WAITING)
+        slots_forget(dispatch_slots());
 }
 
 /* ---- deadlines nobody waits for ---- */

@@ -439,6 +439,8 @@ NIF(nif_cancel)
         dispatch_drop_slot(request, token); /* it will not run: others may */
         request_leave_scheduler();
     }
+    if (phase == PHASE_WAITING)
+        slots_forget(dispatch_slots());
     return phase_atom(phase);
 }
 
@@ -463,7 +465,10 @@ NIF(nif_cancel_waiting)
     (void)argc;
     if (!enif_get_uint64(env, argv[0], &token) || (request = request_find(token)) == NULL)
         return enif_make_badarg(env);
-    return request_answer_waiting(request, token) ? atom_true : atom_false;
+    if (!request_answer_waiting(request, token))
+        return atom_false;
+    slots_forget(dispatch_slots());
+    return atom_true;
 }
 
 /* ticket() -> Ref, to be passed to submit */
