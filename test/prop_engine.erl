@@ -556,9 +556,11 @@ kind({error, Reason}) -> Reason;
 kind({all, Results}) -> case [R || R = {error, _} <- Results] of [] -> ok; [Error | _] -> kind(Error) end;
 kind(_) -> ok.
 
-%% Of all runs: the threads of the VM when nothing is left to be served; each context may have a loop.
+%% Of all runs: the threads of the VM when nothing is left to be served. Each context may have a loop, and so
+%% may each interpreter that was replaced and left behind.
 threads_at_rest() ->
-    Limit = ets:lookup_element(?MODULE, threads, 2) + ?CONTEXTS,
+    Loops = ?CONTEXTS + proplists:get_value({context_down, replaced}, counted(), 0),
+    Limit = ets:lookup_element(?MODULE, threads, 2) + Loops,
     try py_modes:wait_until(fun() -> py_modes:threads() =< Limit end, 20000)
     catch error:{waited_in_vain, _} -> {py_modes:threads(), Limit}
     end.
