@@ -31,7 +31,7 @@ groups() ->
         sticky_after_code, not_sticky_after_calls, sticky_context_dies, bound_to_an_index,
         bound_to_a_pid, binding_errors,
         stuck_in_a_c_loop, replaced_once, stuck_in_a_sleep, mode_while_replaced,
-        application_restarts, the_vm_ends
+        application_restarts
     ]).
 
 init_per_group(Mode, Config) ->
@@ -958,7 +958,7 @@ stuck_in_a_sleep(Config) ->
     ?assert(Stop < 1000 + ?LATE, Stop).
 
 %% ------------------------------------------------------------------------------------------
-%% The application, the VM
+%% The application
 %% ------------------------------------------------------------------------------------------
 
 application_restarts(Config) ->
@@ -991,51 +991,3 @@ application_restarts(Config) ->
          end
      end || _ <- lists:seq(1, 3)],
     py_modes:wait_until(fun() -> py_semaphore:current() =:= 0 end).
-
-%% However it ends, under load: status 0, no crash, no hang.
-the_vm_ends(Config) ->
-    Mode = py_modes:mode(Config),
-    Ends = ["init:stop()", "halt(0)"],
-    Ports = [{End, vm(Mode, End)} || End <- Ends],
-    ?assertEqual([{End, {0, []}} || End <- Ends], [{End, vm_end(Port, [])} || {End, Port} <- Ports]).
-
-vm(Mode, End) ->
-    Eval = lists:flatten(io_lib:format("context_SUITE:load_and_end(~p, fun() -> ~s end).", [Mode, End])),
-    Paths = lists:append([["-pa", Path] || Path <- code:get_path()]),
-    open_port({spawn_executable, os:find_executable("erl")},
-              [{args, ["-noshell", "-boot", "start_clean" | Paths] ++ ["-eval", Eval]},
-               exit_status, stderr_to_stdout, binary]).
-
-vm_end(Port, Output) ->
-    receive
-        {Port, {data, Data}} -> vm_end(Port, [Output, Data]);
-        {Port, {exit_status, 0}} -> {0, []};
-        {Port, {exit_status, Status}} -> {Status, unicode:characters_to_binary(Output)}
-    after 60000 ->
-        port_close(Port),
-        {hangs, unicode:characters_to_binary(Output)}
-    end.
-
-load_and_end(Mode, End) ->
-    ok = py_modes:start(Mode),
-    Busy = <<"import hashlib, json, zlib, sqlite3, threading, time\n"
-             "try: import ssl\n"
-             "except ImportError: pass\n"
-             "try: threading.Thread(target=time.sleep, args=(60,), daemon=True).start()\n"
-             "except RuntimeError: pass\n"
-             "def work():\n"
-             "  db = sqlite3.connect(':memory:')\n"
-             "  while True:\n"
-             "    hashlib.sha256(b'x' * 10000).hexdigest()\n"
-             "    zlib.compress(json.dumps(list(range(100))).encode())\n"
-             "    db.execute('select 1').fetchall()\n">>,
-    Self = self(),
-    [spawn(fun() ->
-         ok = py:exec(Ctx, Busy),
-         Self ! busy,
-         py:call(Ctx, '__main__', work, [], infinity)
-     end) || Ctx <- py_context_router:contexts()],
-    [receive busy -> ok end || _ <- py_context_router:contexts()],
-    [spawn(fun Call() -> py:call(math, sqrt, [16], #{}, 50), Call() end) || _ <- lists:seq(1, 20)],
-    timer:sleep(100),
-    End().
