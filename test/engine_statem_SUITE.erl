@@ -2,7 +2,7 @@
 
 %% @doc Random programs against the engine (prop_engine), in a VM of their own for each mode.
 %%
-%% PROP_RUNS is the number of programs (200), PROP_SIZE their length at most (25).
+%% PROP_RUNS is the number of programs (200), PROP_SIZE their length at most (20).
 
 -compile([export_all, nowarn_export_all]).
 -include_lib("stdlib/include/assert.hrl").
@@ -26,7 +26,7 @@ programs(Config) ->
     Mode = py_modes:mode(Config),
     Peer = py_peer:start(Mode, prop_engine:settings()),
     try
-        Arguments = [Mode, number("PROP_RUNS", 200), number("PROP_SIZE", 25)],
+        Arguments = [Mode, number("PROP_RUNS", 200), number("PROP_SIZE", 20)],
         {Ms, Result} = py_modes:elapsed(fun() ->
             py_peer:call(Peer, prop_engine, check, Arguments, infinity)
         end),
