@@ -172,6 +172,7 @@ is_possible(_, none, _) ->
     false.
 
 is_punctual(#request{timeout = ?LONG}, _) -> true;
+is_punctual(#request{op = {items, _}}, _) -> true; % has its own time-out for each item
 is_punctual(#request{timeout = Timeout, op = Op}, Ms) -> Ms =< steps(Op) * Timeout + ?LATE.
 
 steps({spawned, _}) -> 1;
