@@ -358,6 +358,7 @@ void executor_replace(executor_t *executor)
     interp_unset_seat(interp, &executor->seat);
     interp_leave_behind(interp); /* its struct stays: stuck threads look at it */
     seat_evict(&executor->seat, has_begun);
+    atomic_store(&executor->knocks_since, 0); /* those were at the old one's door */
     executor_send_event(atom_left_behind, executor->name);
     start_home_later((uint64_t)(uintptr_t)executor);
 }
