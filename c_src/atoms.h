@@ -52,6 +52,7 @@
     X(file)                                                                    \
     X(function)                                                                \
     X(source)                                                                  \
+    X(text)                                                                    \
     X(py_response)                                                             \
     X(py_elsewhere)                                                            \
     X(py_main)                                                                 \

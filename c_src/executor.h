@@ -26,7 +26,8 @@ typedef struct executor {
     struct executor *next; /* in the list of all; never unlinked */
     atomic_int references;
     interp_kind_t kind;
-    interp_t *interp; /* NULL until the home thread has it */
+    _Atomic(interp_t *) interp; /* NULL until the home thread has it, and while it is replaced */
+    _Atomic int64_t knocks_since; /* since when somebody waits to attach for an interrupt; 0: nobody */
     job_t drain; /* queued when something is to be dropped in the interpreter */
     queue_t drops; /* free-threaded builds: what was made here, see executor_drop */
     job_t drop;    /* queued when there are drops */
@@ -57,7 +58,7 @@ struct callback;
 typedef struct pyworker {
     worker_t worker; /* first: a worker is its pyworker */
     executor_t *executor;
-    interp_t *interp;
+    interp_t *interp; /* written under seat->lock */
     PyThreadState *thread;
     bool is_attached;
     bool is_home;

@@ -32,9 +32,12 @@ void interrupt_deliver(pyworker_t *self, job_t *job)
     request_t *request = request_find(token);
     pyworker_t *victim;
     unsigned long thread_id = 0;
+    int64_t nobody = 0;
     bool is_deferred;
 
+    atomic_compare_exchange_strong(&self->executor->knocks_since, &nobody, clock_now());
     pyworker_attach(self);
+    atomic_store(&self->executor->knocks_since, 0);
     pthread_mutex_lock(&self->executor->seat.lock);
     victim = (pyworker_t *)seat_find(&self->executor->seat, &request->job.node);
     is_deferred = request_is_deferred(request);
@@ -142,6 +145,8 @@ static void write_off(uint64_t token, ERL_NIF_TERM (*reason)(ErlNifEnv *, reques
 
 /* ---- stuck ---- */
 
+/* Whether the request's thread was told, or is not to be waited for: one that was lost with an
+ * interpreter must not take the next one with it. */
 static bool was_delivered(executor_t *executor, request_t *request)
 {
     pyworker_t *victim;
@@ -149,7 +154,8 @@ static bool was_delivered(executor_t *executor, request_t *request)
 
     pthread_mutex_lock(&executor->seat.lock);
     victim = (pyworker_t *)seat_find(&executor->seat, &request->job.node);
-    answer = victim == NULL || victim->was_interrupted || victim->waits != NULL;
+    answer = victim == NULL || victim->worker.is_lost || victim->was_interrupted ||
+             victim->waits != NULL;
     pthread_mutex_unlock(&executor->seat.lock);
     return answer;
 }
@@ -160,9 +166,21 @@ static void write_off_running(request_t *request, uint64_t token, void *executor
         write_off(token, reason_replaced);
 }
 
-/* Nobody could attach for the whole grace period: C code holds the interpreter's own GIL. */
-static void replace_interpreter(executor_t *executor)
+/* Nobody could attach for the whole grace period: C code holds the interpreter's own GIL. On a busy
+ * machine the one who is to attach may not have had its turn: the period starts with its knock. */
+static void replace_interpreter(executor_t *executor, uint64_t token)
 {
+    int64_t since = atomic_load(&executor->knocks_since);
+    int64_t grace = atomic_load(&grace_ns);
+
+    if (since == 0) {
+        interrupt_request(token);
+        return;
+    }
+    if (clock_now() - since < grace) {
+        timer_arm(since + grace, on_grace, is_pending, token);
+        return;
+    }
     request_each(write_off_running, executor);
     executor_replace(executor);
 }
@@ -176,7 +194,7 @@ static void on_grace(uint64_t token)
     if (executor == NULL || !request_is_alive(request, token))
         return;
     if (executor->kind == INTERP_OWN_GIL && !was_delivered(executor, request)) {
-        replace_interpreter(executor);
+        replace_interpreter(executor, token);
         return;
     }
     if (seat_abandon(&executor->seat, &request->job.node)) {
@@ -193,6 +211,8 @@ static void withdraw(uint64_t token, request_phase_t phase)
         interrupt_request(token); /* a queued one may have started meanwhile */
     if (phase == PHASE_QUEUED)
         dispatch_drop_slot(request_find(token), token);
+    if (phase == PHASE_WAITING)
+        slots_forget(dispatch_slots());
 }
 
 /* ---- deadlines ---- */
@@ -236,10 +256,12 @@ static void expire(request_t *request, uint64_t token)
     request_phase_t phase;
 
     if (clock_now() < atomic_load(&request->deadline)) { /* it stood in line for long enough */
-        if (request_hold_waiting(request, token))
+        if (request_hold_waiting(request, token)) {
             answer_held(request, reason_late);
-        else
+            withdraw(token, PHASE_WAITING);
+        } else {
             interrupt_at_deadline(request);
+        }
     } else if (answer_for(token, reason_late, &phase)) {
         withdraw(token, phase);
     }

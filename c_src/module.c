@@ -36,7 +36,9 @@ static PyObject *module_call(PyObject *module, PyObject *arguments)
 
 PyDoc_STRVAR(start_doc, "start(name, args, kwargs, done)\n--\n\n"
                         "Calls an Erlang function without waiting; done(value, exception) is called\n"
-                        "later on another thread, one of the two being None.");
+                        "later on another thread, one of the two being None. The Ref is for abandon.");
+PyDoc_STRVAR(abandon_doc, "abandon(ref)\n--\n\n"
+                          "Kills the process of a call that start made, unless it has answered.");
 
 static PyObject *module_start(PyObject *module, PyObject *arguments)
 {
@@ -48,6 +50,11 @@ static PyObject *module_start(PyObject *module, PyObject *arguments)
     if (!PyArg_ParseTuple(arguments, "OOOO", &name, &positional, &keywords, &done))
         return NULL;
     return callback_start(module_state(module), name, positional, keywords, done);
+}
+
+static PyObject *module_abandon(PyObject *module, PyObject *ref)
+{
+    return callback_abandon(module_state(module), ref);
 }
 
 PyDoc_STRVAR(self_doc, "self()\n--\n\n"
@@ -197,6 +204,7 @@ PyDoc_STRVAR(report_doc, "report(kind, units, term)\n--\n\n"
 static PyMethodDef functions[] = {
     {"call", module_call, METH_VARARGS, call_doc},
     {"start", module_start, METH_VARARGS, start_doc},
+    {"abandon", module_abandon, METH_O, abandon_doc},
     {"self", module_self, METH_NOARGS, self_doc},
     {"send", module_send, METH_VARARGS, send_doc},
     {"atom", module_atom, METH_O, atom_doc},

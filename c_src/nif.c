@@ -433,6 +433,8 @@ NIF(nif_cancel)
         dispatch_drop_slot(request, token); /* it will not run: others may */
         request_leave_scheduler();
     }
+    if (phase == PHASE_WAITING)
+        slots_forget(dispatch_slots());
     return phase_atom(phase);
 }
 
@@ -672,21 +674,24 @@ static bool open_types(ErlNifEnv *env, ErlNifResourceFlags flags)
            handle_setup(env, flags) && callback_setup(env, flags) && ticket_setup(env, flags);
 }
 
+static char build_id[] = EP_BUILD_ID;
+
 /* Our threads may be inside until the VM ends, and ERTS hides dying children from
  * Python's subprocess unless SIGCHLD has its default meaning (py_nif.erl sees to that). */
 static int load(ErlNifEnv *env, void **priv_data, ERL_NIF_TERM info)
 {
     (void)info;
     atoms_init(env);
-    *priv_data = (void *)EP_BUILD_ID;
+    *priv_data = build_id;
     return open_types(env, ERL_NIF_RT_CREATE) && request_setup() && dispatch_setup(1) ? 0 : 1;
 }
 
-/* The same build takes over; the state is in the library, which stays where it is. */
+/* The same library takes over: the state is in it, and it stays where it is. Another build, and a copy of
+ * the file too, is another library with nothing in it. */
 static int upgrade(ErlNifEnv *env, void **priv_data, void **old_priv_data, ERL_NIF_TERM info)
 {
     (void)info;
-    if (strcmp((const char *)*old_priv_data, EP_BUILD_ID) != 0)
+    if (*old_priv_data != build_id)
         return 1;
     *priv_data = *old_priv_data;
     atoms_init(env);

@@ -25,6 +25,9 @@
                      paths => [py:name()]}.
 
 -define(TABLE, py_contexts).
+%% Milliseconds after a callback until this process collects its garbage: messages it has handled hold
+%% namespaces of callers that may be long dead, and with them what lives in those.
+-define(IDLE, 200).
 
 %% ------------------------------------------------------------------------------------------
 %% API
@@ -346,17 +349,19 @@ handle_cast(_Cast, State) ->
 handle_info({py_callback, Callback, Kind, Name, Args, Kwargs, Chain}, State) ->
     #{callbacks := Callbacks} = State,
     case py_callback:start(Kind, Callback, Name, Args, Kwargs, Chain) of
-        replied -> {noreply, State};
-        Pid -> {noreply, State#{callbacks := Callbacks#{Pid => Callback}}}
+        replied -> {noreply, State, ?IDLE};
+        Pid -> {noreply, State#{callbacks := Callbacks#{Pid => Callback}}, ?IDLE}
     end;
 handle_info({'EXIT', Pid, Reason}, #{callbacks := Callbacks} = State)
   when is_map_key(Pid, Callbacks) ->
     {Callback, Rest} = maps:take(Pid, Callbacks),
     py_callback:down(Callback, Reason),
-    {noreply, State#{callbacks := Rest}};
+    {noreply, State#{callbacks := Rest}, ?IDLE};
 handle_info({py_callback_cancel, Callback}, #{callbacks := Callbacks} = State) ->
     _ = [exit(Pid, kill) || {Pid, C} <- maps:to_list(Callbacks), C =:= Callback],
-    {noreply, State};
+    {noreply, State, ?IDLE};
+handle_info(timeout, State) ->
+    {noreply, State, hibernate};
 handle_info(py_replaced, #{ref := Ref, opts := Opts} = State) ->
     %% The interpreter got stuck and was replaced; what waits is served when it is prepared.
     Ctx = self(),

@@ -43,7 +43,13 @@ context_call(Ref, Module, Function, Args, Kwargs, Env) ->
                       {?MODULE, context_call, 6}).
 
 init() ->
-    erlang:load_nif(filename:join(priv_dir(), "erlang_python"), 0).
+    case erlang:load_nif(filename:join(priv_dir(), "erlang_python"), 0) of
+        {error, {upgrade, _}} ->
+            {error, "another build of the library serves in this VM, and Python cannot be started twice "
+                    "in a process: it goes on; restart the VM to have this one"};
+        Result ->
+            Result
+    end.
 
 priv_dir() ->
     case code:priv_dir(erlang_python) of
