@@ -62,7 +62,7 @@ start_vm(Mode, Settings) ->
 stop_vm() ->
     case persistent_term:get(?VM, none) of
         none -> ok;
-        Peer -> catch peer:stop(Peer)
+        Peer -> py_peer:stop(Peer)
     end,
     _ = persistent_term:erase(?VM),
     ok.
@@ -774,5 +774,7 @@ switched_off(_) ->
                     "os.kill(os.getpid(), signal.SIGCONT)\n"
                     "os.close(os.open('/dev/null', 0))\n"]),
     Monitor = monitor(process, Peer),
-    _ = (catch peer:call(Peer, ?MODULE, python, ["import os; os._exit(0)"], 30000)),
+    try peer:call(Peer, ?MODULE, python, ["import os; os._exit(0)"], 30000)
+    catch exit:_ -> ok
+    end,
     receive {'DOWN', Monitor, process, Peer, _} -> ok end.

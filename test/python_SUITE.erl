@@ -198,7 +198,7 @@ other_node(_) ->
         peer:stop(Peer),
         ?assertEqual({ok, none}, py:call(erlang, send, [Pid, lost]))
     after
-        catch peer:stop(Peer),
+        py_peer:stop(Peer),
         [net_kernel:stop() || Started]
     end.
 
