@@ -66,6 +66,7 @@
     X(subinterp)                                                               \
     X(owngil)                                                                  \
     X(worker)                                                                  \
+    X(gil_enabled)                                                             \
     X(left_behind)                                                             \
     X(thread_given_up)                                                         \
     X(crashed)                                                                 \

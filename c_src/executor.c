@@ -33,6 +33,14 @@ void executor_set_event_process(const ErlNifPid *pid)
     atomic_store(&has_event_process, true);
 }
 
+static ERL_NIF_TERM text_to_term(ErlNifEnv *env, const char *text)
+{
+    ERL_NIF_TERM term;
+
+    memcpy(enif_make_new_binary(env, strlen(text), &term), text, strlen(text));
+    return term;
+}
+
 void executor_send_event(ERL_NIF_TERM what, const char *name)
 {
     ErlNifEnv *env;
@@ -42,8 +50,7 @@ void executor_send_event(ERL_NIF_TERM what, const char *name)
     env = enif_alloc_env();
     enif_send(NULL, &event_process, env,
               enif_make_tuple2(env, atom_py_event,
-                               enif_make_tuple2(env, what,
-                                                enif_make_string(env, name, ERL_NIF_LATIN1))));
+                               enif_make_tuple2(env, what, text_to_term(env, name))));
     enif_free_env(env);
 }
 
@@ -237,13 +244,8 @@ static void spawn_later(seat_t *seat)
 static void report_opened(executor_t *executor, const char *error)
 {
     ErlNifEnv *env = executor->report_env;
-    ERL_NIF_TERM result = atom_ok;
-    ERL_NIF_TERM text;
+    ERL_NIF_TERM result = error == NULL ? atom_ok : dispatch_error(env, text_to_term(env, error));
 
-    if (error != NULL) {
-        memcpy(enif_make_new_binary(env, strlen(error), &text), error, strlen(error));
-        result = dispatch_error(env, text);
-    }
     enif_send(NULL, &executor->report_to, env,
               enif_make_tuple3(env, atom_py_opened, executor->report_tag, result));
     enif_free_env(env);
@@ -506,6 +508,7 @@ void executor_info(executor_t *executor, ErlNifEnv *env, ERL_NIF_TERM *parts)
 {
     ERL_NIF_TERM running = atom_undefined;
     interp_t *interp = atomic_load(&executor->interp);
+    const char *culprit;
     int parked = 0;
 
     pthread_mutex_lock(&executor->seat.lock);
@@ -522,10 +525,12 @@ void executor_info(executor_t *executor, ErlNifEnv *env, ERL_NIF_TERM *parts)
     parts[4] = enif_make_int(env, executor->seat.workers);
     parts[5] = enif_make_int(env, executor->seat.lost);
     pthread_mutex_unlock(&executor->seat.lock);
+    culprit = interp != NULL ? interp_gil_culprit(interp) : NULL;
     parts[0] = interp != NULL ? enif_make_int64(env, interp->id) : atom_undefined;
     parts[1] = enif_make_int64(env, atomic_load(&executor->calls));
     parts[2] = enif_make_int64(env, atomic_load(&executor->errors));
     parts[3] = enif_make_int64(env, atomic_load(&executor->busy_ns));
     parts[6] = running;
     parts[7] = enif_make_int(env, parked);
+    parts[9] = culprit != NULL ? text_to_term(env, culprit) : atom_undefined;
 }

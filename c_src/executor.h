@@ -109,14 +109,14 @@ void executor_drop(executor_t *executor, drop_t *drop);
 /* Gives what another executor of the main interpreter leaves behind to one that goes on. */
 void executor_adopt_drops(void);
 
-/* Fills parts[9]: interpreter id, calls, errors, busy ns, threads, lost threads, {running
- * request's token, ns} | undefined, parked, queued. */
+/* Fills parts[10]: interpreter id, calls, errors, busy ns, threads, lost threads, {running
+ * request's token, ns} | undefined, parked, queued, the module that brought the GIL back. */
 void executor_info(executor_t *executor, ErlNifEnv *env, ERL_NIF_TERM *parts);
 
 /* Sets the process that gets {py_event, What} (threads given up, interpreters left). */
 void executor_set_event_process(const ErlNifPid *pid);
 
-/* Sends {py_event, {What, Name}} to it; from our own threads only. */
+/* Sends {py_event, {What, Name}} to it, Name a binary; from our own threads only. */
 void executor_send_event(ERL_NIF_TERM what, const char *name);
 
 /* The pyworker of the calling thread, or NULL on a thread that serves no request. */

@@ -126,6 +126,7 @@ void interp_release(interp_t *interp)
     if (interp == NULL || atomic_fetch_sub(&interp->references, 1) != 1)
         return;
     free_drops(interp);
+    free(atomic_load(&interp->gil_culprit));
     pthread_mutex_destroy(&interp->lock);
     free(interp);
 }
@@ -559,6 +560,29 @@ void interp_unset_seat(interp_t *interp, struct seat *seat)
         interp->user = NULL;
     }
     pthread_mutex_unlock(&interp->lock);
+}
+
+/* Which interpreter's GIL this one uses. */
+static interp_t *gil_owner(interp_t *interp)
+{
+    return interp->kind == INTERP_SHARED_GIL ? main_interp : interp;
+}
+
+bool interp_blame_for_gil(interp_t *interp, const char *module)
+{
+    char *nobody = NULL;
+    char *name = strdup(module);
+
+    if (name != NULL &&
+        atomic_compare_exchange_strong(&gil_owner(interp)->gil_culprit, &nobody, name))
+        return true;
+    free(name);
+    return false;
+}
+
+const char *interp_gil_culprit(interp_t *interp)
+{
+    return atomic_load(&gil_owner(interp)->gil_culprit);
 }
 
 void interp_drop(interp_t *interp, drop_t *drop)

@@ -46,6 +46,7 @@ typedef struct interp {
     atomic_bool is_drain_queued;
     bool is_ended;          /* guarded by lock */
     void *user;             /* the executor, for routing handles. Guarded by lock */
+    char *_Atomic gil_culprit; /* owned; set once, see interp_blame_for_gil */
 } interp_t;
 
 typedef struct {
@@ -101,6 +102,12 @@ void interp_release_drops(queue_t *drops);
 /* Names the seat that gets `drain` pushed when something is dropped, unless there is one. */
 void interp_set_seat(interp_t *interp, struct seat *seat, queue_node_t *drain, void *user);
 void interp_unset_seat(interp_t *interp, struct seat *seat);
+
+/* Free-threaded builds: remembers the module whose import switched the interpreter's GIL on, for
+ * good. False if one was named before, or memory is short. */
+bool interp_blame_for_gil(interp_t *interp, const char *module);
+/* That name, or NULL; valid as long as the interpreter is kept. Any thread, no GIL. */
+const char *interp_gil_culprit(interp_t *interp);
 
 /* Runs erlang._bootstrap.<name>(argument) in the main interpreter from a thread that is
  * detached; *result is its truth. GIL: none held. False if it raised. */

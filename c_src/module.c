@@ -185,6 +185,41 @@ static PyObject *module_guard_exit(PyObject *module, PyObject *unused)
     Py_RETURN_NONE;
 }
 
+PyDoc_STRVAR(needs_gil_doc, "needs_gil(module)\n--\n\n"
+                            "Whether an extension module does not declare in its slots that it can do "
+                            "without the GIL.");
+
+static PyObject *module_needs_gil(PyObject *self, PyObject *module)
+{
+#if PY_VERSION_HEX >= 0x030D0000
+    const PyModuleDef *def = PyModule_Check(module) ? PyModule_GetDef(module) : NULL;
+
+    for (const PyModuleDef_Slot *slot = def != NULL ? def->m_slots : NULL;
+         slot != NULL && slot->slot != 0; slot++)
+        if (slot->slot == Py_mod_gil && slot->value == Py_MOD_GIL_NOT_USED)
+            Py_RETURN_FALSE;
+    PyErr_Clear(); /* no definition: it may have been made without */
+#else
+    (void)module;
+#endif
+    (void)self;
+    Py_RETURN_TRUE;
+}
+
+PyDoc_STRVAR(gil_enabled_doc, "gil_enabled(module)\n--\n\n"
+                              "Reports the module whose import switched this interpreter's GIL on.");
+
+static PyObject *module_gil_enabled(PyObject *module, PyObject *name)
+{
+    const char *text = PyUnicode_AsUTF8(name);
+
+    if (text == NULL)
+        return NULL;
+    if (interp_blame_for_gil(module_state(module)->interp, text))
+        executor_send_event(atom_gil_enabled, text);
+    Py_RETURN_NONE;
+}
+
 PyDoc_STRVAR(guard_doc, "guard(original, check)\n--\n\n"
                         "A function like original that calls check with its arguments first.");
 PyDoc_STRVAR(spawner_doc, "spawner(original)\n--\n\n"
@@ -212,6 +247,8 @@ static PyMethodDef functions[] = {
     {"origin", origin_get, METH_NOARGS, origin_doc},
     {"enter", origin_enter, METH_O, enter_doc},
     {"guard_exit", module_guard_exit, METH_NOARGS, guard_exit_doc},
+    {"needs_gil", module_needs_gil, METH_O, needs_gil_doc},
+    {"gil_enabled", module_gil_enabled, METH_O, gil_enabled_doc},
     {"loop_settings", deferred_settings, METH_NOARGS, "loop_settings() -> (max_tasks, kind)"},
     {"interrupt_thread", deferred_interrupt_thread, METH_O, interrupt_thread_doc},
     {"import_in_main", module_import_in_main, METH_O, import_in_main_doc},

@@ -190,19 +190,19 @@ NIF(nif_context_close)
 }
 
 /* context_info(Context) -> {Mode, InterpreterId | undefined, Calls, Errors, BusyNs, Threads, Lost,
- * {RunningToken, Ns} | undefined, Parked, Queued, Namespaces} */
+ * {RunningToken, Ns} | undefined, Parked, Queued, GilCulprit | undefined, Namespaces} */
 NIF(nif_context_info)
 {
     context_t *context = context_get(env, argv[0]);
-    ERL_NIF_TERM parts[11];
+    ERL_NIF_TERM parts[12];
 
     (void)argc;
     if (context == NULL)
         return enif_make_badarg(env);
     parts[0] = context->mode;
     executor_info(context->executor, env, parts + 1);
-    parts[10] = enif_make_int64(env, atomic_load(&context->namespaces));
-    return enif_make_tuple_from_array(env, parts, 11);
+    parts[11] = enif_make_int64(env, atomic_load(&context->namespaces));
+    return enif_make_tuple_from_array(env, parts, 12);
 }
 
 /* main_context(Context) -> ok: where requests go that only the main interpreter can run */

@@ -175,17 +175,19 @@ interrupt(Ctx) ->
 
 ?DOC("What the context is and does: `id` (it was started with), `mode`, `interp_id`, `queued`, `running` (an id) and `running_ms`\n"
      "(`undefined` when idle), `parked`, `calls`, `errors`, `busy_ms`, `namespaces`, `threads`,\n"
-     "`lost_threads`. Its memory is `py:memory_stats/1`.").
+     "`lost_threads`, `gil_enabled_by` (`undefined`, or the module whose import switched a\n"
+     "free-threaded Python's GIL on again). Its memory is `py:memory_stats/1`.").
 -spec info(context()) -> map() | {error, term()}.
 info(Ctx) ->
     case place(Ctx) of
         {ok, {Pid, Ref}} ->
             {Mode, Interp, Calls, Errors, Busy, Threads, Lost, Running, Parked, Queued,
-             Namespaces} =
+             GilCulprit, Namespaces} =
                 py_nif:context_info(Ref),
             #{pid => Pid, id => id(Pid), mode => Mode, interp_id => Interp, calls => Calls, errors => Errors,
               busy_ms => Busy div 1000000, threads => Threads, lost_threads => Lost,
               parked => Parked, queued => Queued, namespaces => Namespaces,
+              gil_enabled_by => GilCulprit,
               running => case Running of undefined -> undefined; {Token, _} -> Token end,
               running_ms => case Running of
                                 undefined -> undefined;

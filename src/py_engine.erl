@@ -83,6 +83,10 @@ handle_cast(_Cast, State) ->
     {noreply, State}.
 
 ?HIDDEN.
+handle_info({py_event, {gil_enabled, Module}}, State) ->
+    logger:warning("The import of ~ts switched Python's GIL on, for good: it does not declare that it can "
+                   "do without. Python code of this interpreter no longer runs in parallel", [Module]),
+    {noreply, State};
 handle_info({py_event, {What, Executor}}, State) ->
     logger:warning("Python executor ~ts: ~ts", [Executor, sentence(What)]),
     {noreply, State};
