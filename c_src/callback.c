@@ -19,7 +19,7 @@ typedef enum { PENDING, ANSWERED, INTERRUPTED, UNSENT } callback_state_t;
 
 /* What is to be done when a callback nobody waits for is settled. */
 typedef struct {
-    job_t job; /* first: an errand */
+    job_t job;            /* first: an errand */
     callback_t *callback; /* kept */
     context_t *context;   /* kept */
     interp_t *interp;     /* kept; where done lives */
@@ -27,11 +27,11 @@ typedef struct {
 } completion_t;
 
 struct callback {
-    pthread_mutex_t lock; /* leaf; guards the rest */
-    _Atomic int state;    /* callback_state_t; written under lock */
-    parker_t *parker; /* of the waiting thread */
+    pthread_mutex_t lock;     /* leaf; guards the rest */
+    _Atomic int state;        /* callback_state_t; written under lock */
+    parker_t *parker;         /* of the waiting thread */
     completion_t *completion; /* instead of a parker */
-    ErlNifEnv *env;   /* holds answer */
+    ErlNifEnv *env;           /* holds answer */
     ERL_NIF_TERM answer;
     binary_policy_t binaries; /* what those of the answer become */
 };
@@ -167,7 +167,7 @@ static ERL_NIF_TERM chain_term(ErlNifEnv *env, const origin_t *origin)
     if (origin->owner != NULL)
         owner = enif_make_pid(env, &origin->owner->pid);
     if (origin->namespace != NULL)
-        namespace = namespace_term(env, origin->namespace);
+    namespace = namespace_term(env, origin->namespace);
     if (origin->deadline != CLOCK_NEVER) {
         int64_t ms = (origin->deadline - clock_now()) / 1000000;
 
@@ -445,10 +445,10 @@ static PyObject *ask_as_thread(parker_t *parker, callback_t *callback, const que
     }
     spin_init(&spin);
     Py_BEGIN_ALLOW_THREADS
-    /* No interrupt reaches a thread that serves no request: it looks after itself. */
-    enif_monitor_process(NULL, callback, &origin->context->process, &monitor);
-    send_call(env, callback, origin, message);
-    wait_settled(callback, &spin, parker, thread_due(origin));
+        /* No interrupt reaches a thread that serves no request: it looks after itself. */
+        enif_monitor_process(NULL, callback, &origin->context->process, &monitor);
+        send_call(env, callback, origin, message);
+        wait_settled(callback, &spin, parker, thread_due(origin));
     Py_END_ALLOW_THREADS
     enif_free_env(env);
     return take_answer(question->state, callback);

@@ -48,9 +48,9 @@ void executor_send_event(ERL_NIF_TERM what, const char *name)
     if (!atomic_load(&has_event_process))
         return;
     env = enif_alloc_env();
-    enif_send(NULL, &event_process, env,
-              enif_make_tuple2(env, atom_py_event,
-                               enif_make_tuple2(env, what, text_to_term(env, name))));
+    enif_send(
+        NULL, &event_process, env,
+        enif_make_tuple2(env, atom_py_event, enif_make_tuple2(env, what, text_to_term(env, name))));
     enif_free_env(env);
 }
 
@@ -268,7 +268,8 @@ static bool open_interpreter(pyworker_t *self, char *error, size_t size)
     interp_t *interp = interp_main();
 
     if (executor->kind == INTERP_MAIN && interp == NULL)
-        snprintf(error, size, "Python was not started: the application erlang_python is not running");
+        snprintf(error, size,
+                 "Python was not started: the application erlang_python is not running");
     else if (executor->kind == INTERP_MAIN)
         self->thread = interp_thread_new(interp);
     else

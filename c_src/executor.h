@@ -22,18 +22,19 @@
 struct owner;
 
 typedef struct executor {
-    seat_t seat; /* first: a seat is its executor */
+    seat_t seat;           /* first: a seat is its executor */
     struct executor *next; /* in the list of all; never unlinked */
     atomic_int references;
     interp_kind_t kind;
     _Atomic(interp_t *) interp; /* NULL until the home thread has it, and while it is replaced */
-    _Atomic int64_t knocks_since; /* since when somebody waits to attach for an interrupt; 0: nobody */
-    job_t drain; /* queued when something is to be dropped in the interpreter */
-    queue_t drops; /* free-threaded builds: what was made here, see executor_drop */
-    job_t drop;    /* queued when there are drops */
+    _Atomic int64_t
+        knocks_since; /* since when somebody waits to attach for an interrupt; 0: nobody */
+    job_t drain;      /* queued when something is to be dropped in the interpreter */
+    queue_t drops;    /* free-threaded builds: what was made here, see executor_drop */
+    job_t drop;       /* queued when there are drops */
     atomic_bool is_drop_queued;
     char name[16];
-    _Atomic int64_t calls;   /* written by the server only */
+    _Atomic int64_t calls; /* written by the server only */
     _Atomic int64_t errors;
     _Atomic int64_t busy_ns;
     ErlNifPid report_to; /* the context's process; gets {py_opened, Tag, ...} */
@@ -70,7 +71,7 @@ typedef struct pyworker {
     struct callback *waits;  /* for what it is parked; guarded by seat->lock */
     parker_t reply_parker;   /* where it waits for that */
     spin_t reply_spin;
-    ErlNifEnv *env;          /* for replies */
+    ErlNifEnv *env;                          /* for replies */
     known_function_t known[KNOWN_FUNCTIONS]; /* run.c; direct-mapped */
     unsigned names_seen; /* run.c; the main-only packages there were when they were found */
 } pyworker_t;

@@ -34,7 +34,7 @@ static interp_t *main_interp;
 static struct {
     pthread_mutex_t lock;
     pthread_cond_t is_free;
-    uint64_t turn;   /* whose turn it is, 0: nobody's */
+    uint64_t turn; /* whose turn it is, 0: nobody's */
     uint64_t turns;
     int64_t since;
 } life = {.lock = PTHREAD_MUTEX_INITIALIZER, .is_free = PTHREAD_COND_INITIALIZER};
@@ -189,8 +189,8 @@ static bool bootstrap(interp_t *interp)
     setup = PyImport_ImportModule("erlang._bootstrap");
     if (setup == NULL)
         goto done;
-    result = PyObject_CallMethod(setup, "setup", "sn", kinds[interp->kind],
-                                 (Py_ssize_t)thread_stack());
+    result =
+        PyObject_CallMethod(setup, "setup", "sn", kinds[interp->kind], (Py_ssize_t)thread_stack());
     if (result != NULL && !module_complete(interp->module)) {
         Py_CLEAR(result);
     }
@@ -330,8 +330,8 @@ static void keep_freed_blocks(void)
 
 bool interp_main_start(const interp_config_t *config, char *error, size_t size)
 {
-    start_t start = {config, PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, false, false,
-                     error, size};
+    start_t start = {
+        config, PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, false, false, error, size};
 
     if (main_interp != NULL)
         return true;
@@ -389,9 +389,11 @@ static bool create_current(interp_kind_t kind, PyThreadState **thread, char *err
         .allow_fork = 0,
         .allow_exec = 0,
         .allow_threads = 1,
-        .allow_daemon_threads = 1, /* multiprocessing needs them; whoever stays is seen (is_alone) */
+        .allow_daemon_threads =
+            1, /* multiprocessing needs them; whoever stays is seen (is_alone) */
         .check_multi_interp_extensions = 1,
-        .gil = kind == INTERP_OWN_GIL ? PyInterpreterConfig_OWN_GIL : PyInterpreterConfig_SHARED_GIL,
+        .gil =
+            kind == INTERP_OWN_GIL ? PyInterpreterConfig_OWN_GIL : PyInterpreterConfig_SHARED_GIL,
     };
     PyStatus status = Py_NewInterpreterFromConfig(thread, &config);
 

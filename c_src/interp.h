@@ -36,22 +36,22 @@ typedef struct {
 typedef struct interp {
     atomic_int references;
     interp_kind_t kind;
-    int64_t id;            /* Python's own id; stable after creation */
+    int64_t id; /* Python's own id; stable after creation */
     PyInterpreterState *state;
     module_state_t *module; /* owned by the interpreter's module `_erlang` */
     queue_t drops;
-    pthread_mutex_t lock;   /* leaf */
-    struct seat *seat;      /* who empties drops; NULL when nobody does. Guarded by lock */
-    queue_node_t *drain;    /* pushed to seat when there is something to drop */
+    pthread_mutex_t lock; /* leaf */
+    struct seat *seat;    /* who empties drops; NULL when nobody does. Guarded by lock */
+    queue_node_t *drain;  /* pushed to seat when there is something to drop */
     atomic_bool is_drain_queued;
-    bool is_ended;          /* guarded by lock */
-    void *user;             /* the executor, for routing handles. Guarded by lock */
+    bool is_ended;             /* guarded by lock */
+    void *user;                /* the executor, for routing handles. Guarded by lock */
     char *_Atomic gil_culprit; /* owned; set once, see interp_blame_for_gil */
 } interp_t;
 
 typedef struct {
-    const char *package_dir;    /* where the package `erlang` lies */
-    const char *virtual_env;    /* VIRTUAL_ENV or NULL */
+    const char *package_dir; /* where the package `erlang` lies */
+    const char *virtual_env; /* VIRTUAL_ENV or NULL */
 } interp_config_t;
 
 /* Starts the main interpreter, at the first call; waits until it runs. False with a

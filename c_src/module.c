@@ -34,9 +34,10 @@ static PyObject *module_call(PyObject *module, PyObject *arguments)
     return callback_call(module_state(module), kind_atom, name, positional, keywords);
 }
 
-PyDoc_STRVAR(start_doc, "start(name, args, kwargs, done)\n--\n\n"
-                        "Calls an Erlang function without waiting; done(value, exception) is called\n"
-                        "later on another thread, one of the two being None. The Ref is for abandon.");
+PyDoc_STRVAR(start_doc,
+             "start(name, args, kwargs, done)\n--\n\n"
+             "Calls an Erlang function without waiting; done(value, exception) is called\n"
+             "later on another thread, one of the two being None. The Ref is for abandon.");
 PyDoc_STRVAR(abandon_doc, "abandon(ref)\n--\n\n"
                           "Kills the process of a call that start made, unless it has answered.");
 
@@ -88,8 +89,9 @@ static PyObject *module_send(PyObject *module, PyObject *arguments)
     return callback_send(module_state(module), pid, term);
 }
 
-PyDoc_STRVAR(atom_doc, "atom(text)\n--\n\n"
-                       "The Atom of a text; its atom exists from then on. erlang.Error: the table is full.");
+PyDoc_STRVAR(atom_doc,
+             "atom(text)\n--\n\n"
+             "The Atom of a text; its atom exists from then on. erlang.Error: the table is full.");
 
 static PyObject *module_atom(PyObject *module, PyObject *text)
 {
@@ -105,14 +107,17 @@ static PyObject *module_whereis(PyObject *module, PyObject *name)
 }
 
 PyDoc_STRVAR(origin_doc, "origin()\n--\n\nOn whose behalf this code runs, or None.");
-PyDoc_STRVAR(enter_doc, "enter(origin)\n--\n\n"
-                        "Makes this thread run on behalf of origin (or of nobody: None); the one before.");
+PyDoc_STRVAR(enter_doc,
+             "enter(origin)\n--\n\n"
+             "Makes this thread run on behalf of origin (or of nobody: None); the one before.");
 
-PyDoc_STRVAR(interrupt_thread_doc, "interrupt_thread(ident)\n--\n\n"
-                                   "Raises Interrupt in a thread of this interpreter, at its next bytecode.");
+PyDoc_STRVAR(interrupt_thread_doc,
+             "interrupt_thread(ident)\n--\n\n"
+             "Raises Interrupt in a thread of this interpreter, at its next bytecode.");
 
-PyDoc_STRVAR(import_in_main_doc, "import_in_main(package)\n--\n\n"
-                                 "Imports the package in the main interpreter, once per VM; whether it is there.");
+PyDoc_STRVAR(import_in_main_doc,
+             "import_in_main(package)\n--\n\n"
+             "Imports the package in the main interpreter, once per VM; whether it is there.");
 
 static PyObject *module_import_in_main(PyObject *module, PyObject *name)
 {
@@ -174,8 +179,9 @@ static PyObject *module_copy_memory(PyObject *module, PyObject *arguments)
     return PyBytes_FromStringAndSize((const char *)(uintptr_t)address, size);
 }
 
-PyDoc_STRVAR(guard_exit_doc, "guard_exit()\n--\n\n"
-                             "To be called after a library with exit handlers may have been loaded.");
+PyDoc_STRVAR(guard_exit_doc,
+             "guard_exit()\n--\n\n"
+             "To be called after a library with exit handlers may have been loaded.");
 
 static PyObject *module_guard_exit(PyObject *module, PyObject *unused)
 {
@@ -185,9 +191,10 @@ static PyObject *module_guard_exit(PyObject *module, PyObject *unused)
     Py_RETURN_NONE;
 }
 
-PyDoc_STRVAR(needs_gil_doc, "needs_gil(module)\n--\n\n"
-                            "Whether an extension module does not declare in its slots that it can do "
-                            "without the GIL.");
+PyDoc_STRVAR(needs_gil_doc,
+             "needs_gil(module)\n--\n\n"
+             "Whether an extension module does not declare in its slots that it can do "
+             "without the GIL.");
 
 static PyObject *module_needs_gil(PyObject *self, PyObject *module)
 {
@@ -206,8 +213,9 @@ static PyObject *module_needs_gil(PyObject *self, PyObject *module)
     Py_RETURN_TRUE;
 }
 
-PyDoc_STRVAR(gil_enabled_doc, "gil_enabled(module)\n--\n\n"
-                              "Reports the module whose import switched this interpreter's GIL on.");
+PyDoc_STRVAR(gil_enabled_doc,
+             "gil_enabled(module)\n--\n\n"
+             "Reports the module whose import switched this interpreter's GIL on.");
 
 static PyObject *module_gil_enabled(PyObject *module, PyObject *name)
 {
@@ -324,10 +332,12 @@ bool module_complete(module_state_t *state)
 
 /* Every object of the state, for the collector. */
 #define STATE_OBJECTS(X)                                                                           \
-    X(pid_type) X(ref_type) X(port_type) X(fun_type) X(buffer_type) X(atom_type) X(origin_type) X(deferred_type) X(batch_type) X(task_origin)                      \
-    X(loop_submit) X(loop_cancel) X(loop_close) X(loop_wake) X(error) X(callback_error)       \
-    X(process_error) X(interrupt) X(image) X(is_main_only) X(imports_main_only) X(eval_codes)      \
-    X(exec_codes) X(main_ns) X(str_main) X(str_name)
+    X(pid_type)                                                                                    \
+    X(ref_type) X(port_type) X(fun_type) X(buffer_type) X(atom_type) X(origin_type)                \
+        X(deferred_type) X(batch_type) X(task_origin) X(loop_submit) X(loop_cancel) X(loop_close)  \
+            X(loop_wake) X(error) X(callback_error) X(process_error) X(interrupt) X(image)         \
+                X(is_main_only) X(imports_main_only) X(eval_codes) X(exec_codes) X(main_ns)        \
+                    X(str_main) X(str_name)
 
 static int module_traverse(PyObject *module, visitproc visit, void *arg)
 {

@@ -146,7 +146,7 @@ typedef struct {
 static bool find_mode(ERL_NIF_TERM mode, interp_kind_t *kind, bool *is_exclusive)
 {
     const mode_t_ modes[] = {
-        {&atom_free_threaded, INTERP_MAIN, true}, {&atom_worker, INTERP_MAIN, true},
+        {&atom_free_threaded, INTERP_MAIN, true},   {&atom_worker, INTERP_MAIN, true},
         {&atom_multi_executor, INTERP_MAIN, false}, {&atom_subinterp, INTERP_SHARED_GIL, true},
         {&atom_owngil, INTERP_OWN_GIL, true},
     };
@@ -365,7 +365,8 @@ NIF(nif_submit)
 
     (void)argc;
     if (context == NULL || (namespace == NULL && !enif_is_identical(argv[2], atom_none)) ||
-        !enif_get_local_pid(env, argv[3], &reply_to) || !enif_get_uint(env, argv[5], &op) || op > OP_EXEC || !enif_get_uint(env, argv[11], &flags) ||
+        !enif_get_local_pid(env, argv[3], &reply_to) || !enif_get_uint(env, argv[5], &op) ||
+        op > OP_EXEC || !enif_get_uint(env, argv[11], &flags) ||
         !enif_get_uint(env, argv[12], &depth))
         return enif_make_badarg(env);
     if (!context_is_open(context))

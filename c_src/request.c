@@ -10,17 +10,17 @@
 
 #define CHUNK_BITS 8
 #define CHUNK_SIZE (1u << CHUNK_BITS)
-#define CHUNKS (1u << 16)
+#define CHUNKS     (1u << 16)
 #define INDEX_BITS REQUEST_INDEX_BITS /* CHUNK_BITS + bits of CHUNKS: 16 million requests at once */
-#define KEPT_ENVS 128 /* per free list: the rest of an ended request keeps no env */
+#define KEPT_ENVS  128                /* per free list: the rest of an ended request keeps no env */
 
-#define PHASE_MASK 3u
-#define ANSWERED 4u
-#define HELD 8u   /* somebody reads it: it must not end yet */
-#define ENDED 16u /* its server let go of it while it was held */
-#define SLOT 32u  /* it has a slot: who clears this gives the slot back */
-#define DEFERRED 64u /* a coroutine: nobody serves it, its task is on a loop */
-#define STATE_BITS 7
+#define PHASE_MASK      3u
+#define ANSWERED        4u
+#define HELD            8u  /* somebody reads it: it must not end yet */
+#define ENDED           16u /* its server let go of it while it was held */
+#define SLOT            32u /* it has a slot: who clears this gives the slot back */
+#define DEFERRED        64u /* a coroutine: nobody serves it, its task is on a loop */
+#define STATE_BITS      7
 #define GENERATION_BITS 35 /* with the index a token fits a small integer */
 #define GENERATION_MASK ((UINT64_C(1) << GENERATION_BITS) - 1)
 

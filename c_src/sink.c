@@ -87,8 +87,7 @@ static bool send(report_kind_t kind, int units, ErlNifEnv *env, ERL_NIF_TERM ter
 
     atomic_fetch_add(&unread, units);
     ok = enif_send(NULL, &pid, env,
-                   enif_make_tuple4(env, atom_py_report,
-                                    kind == REPORT_LOG ? atom_log : atom_span,
+                   enif_make_tuple4(env, atom_py_report, kind == REPORT_LOG ? atom_log : atom_span,
                                     enif_make_int(env, units), term));
     if (!ok) {
         atomic_fetch_sub(&unread, units);

@@ -108,7 +108,8 @@ void slots_advance(slots_t *slots)
 {
     queue_node_t *node;
 
-    while (atomic_load(&slots->waiting) > 0 && atomic_load(&slots->count) < atomic_load(&slots->max)) {
+    while (atomic_load(&slots->waiting) > 0 &&
+           atomic_load(&slots->count) < atomic_load(&slots->max)) {
         node = next_with_slot(slots);
         if (node == NULL) {
             /* Announced but not pushed yet: its own thread advances. Pushed while our

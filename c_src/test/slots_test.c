@@ -222,8 +222,8 @@ static void nested_in_a_hurry(void)
 /* ---- many threads ---- */
 
 #define ADMITTERS 3
-#define WORKERS 5
-#define ROUNDS 40000
+#define WORKERS   5
+#define ROUNDS    40000
 
 static queue_t admitted;
 static pthread_mutex_t admitted_lock = PTHREAD_MUTEX_INITIALIZER;
