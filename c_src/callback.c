@@ -161,19 +161,19 @@ void callback_interrupt(callback_t *callback)
 static ERL_NIF_TERM chain_term(ErlNifEnv *env, const origin_t *origin)
 {
     ERL_NIF_TERM owner = atom_undefined;
-    ERL_NIF_TERM namespace = atom_undefined;
+    ERL_NIF_TERM globals = atom_undefined;
     ERL_NIF_TERM left = atom_infinity;
 
     if (origin->owner != NULL)
         owner = enif_make_pid(env, &origin->owner->pid);
     if (origin->namespace != NULL)
-    namespace = namespace_term(env, origin->namespace);
+        globals = namespace_term(env, origin->namespace);
     if (origin->deadline != CLOCK_NEVER) {
         int64_t ms = (origin->deadline - clock_now()) / 1000000;
 
         left = enif_make_int64(env, ms > 0 ? ms : 0);
     }
-    return enif_make_tuple6(env, owner, enif_make_resource(env, origin->context), namespace,
+    return enif_make_tuple6(env, owner, enif_make_resource(env, origin->context), globals,
                             enif_make_uint(env, origin->depth + 1), left,
                             origin->is_errand ? atom_true : atom_false);
 }

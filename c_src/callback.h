@@ -40,9 +40,9 @@ PyObject *callback_abandon(module_state_t *state, PyObject *name);
  * server afterwards. GIL: held. */
 void callback_complete(module_state_t *state, job_t *job);
 
-/* Sends term to a Pid of this node; True, False if that process is gone. NULL with an exception
+/* Sends object, as a term, to a Pid of this node; True, False if that process is gone. NULL with an exception
  * set. GIL: held. */
-PyObject *callback_send(module_state_t *state, PyObject *pid, PyObject *term);
+PyObject *callback_send(module_state_t *state, PyObject *pid, PyObject *object);
 
 /* The Pid registered under a name (str), None if there is none. GIL: held. */
 PyObject *callback_whereis(module_state_t *state, PyObject *name);

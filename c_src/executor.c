@@ -308,7 +308,7 @@ static void home_body(void *argument)
     ok = open_interpreter(self, error, sizeof(error));
     if (ok) {
         executor->drain.kind = JOB_DRAIN;
-        interp_set_seat(self->interp, &executor->seat, &executor->drain.node, executor);
+        interp_set_seat(self->interp, &executor->seat, &executor->drain.node, &executor->report_to);
     }
     if (executor->report_env != NULL)
         report_opened(executor, ok ? NULL : error);
@@ -464,13 +464,39 @@ void executor_drop(executor_t *executor, drop_t *drop)
     atomic_store(&executor->is_drop_queued, false);
 }
 
+static void *maker_here(ErlNifPid *process)
+{
+    executor_t *executor = worker_of_thread != NULL ? worker_of_thread->executor : NULL;
+
+    if (executor != NULL)
+        *process = executor->report_to;
+    return executor;
+}
+
+static void *maker_acquire(void *maker)
+{
+    return executor_acquire(maker);
+}
+
+static void maker_release(void *maker)
+{
+    executor_release(maker);
+}
+
+static void maker_drop(void *maker, drop_t *drop)
+{
+    executor_drop(maker, drop);
+}
+
+const handle_makers_t executor_makers = {maker_here, maker_acquire, maker_release, maker_drop};
+
 /* One that goes on among the main interpreter's executors takes its drops over. */
 void executor_adopt_drops(void)
 {
     for (executor_t *at = executor_first(); at != NULL; at = at->next)
         if (atomic_load(&at->references) > 0 && at->kind == INTERP_MAIN &&
             atomic_load(&at->interp) != NULL && !at->seat.is_closed)
-            interp_set_seat(interp_main(), &at->seat, &at->drain.node, at);
+            interp_set_seat(interp_main(), &at->seat, &at->drain.node, &at->report_to);
 }
 
 /* ---- the pool ---- */

@@ -12,6 +12,7 @@
 #ifndef EP_EXECUTOR_H
 #define EP_EXECUTOR_H
 
+#include "handle.h"
 #include "interp.h"
 #include "request.h"
 #include "seat.h"
@@ -106,6 +107,9 @@ executor_t *executor_pool_next(void);
  * to the thread that made it: dropped elsewhere it stays until that thread runs again. The executor is
  * kept by the caller. Any thread, no GIL. */
 void executor_drop(executor_t *executor, drop_t *drop);
+
+/* What handles need of executors. */
+extern const handle_makers_t executor_makers;
 
 /* Gives what another executor of the main interpreter leaves behind to one that goes on. */
 void executor_adopt_drops(void);

@@ -542,7 +542,7 @@ void interp_leave_behind(interp_t *interp)
     mark_ended(interp);
 }
 
-void interp_set_seat(interp_t *interp, struct seat *seat, queue_node_t *drain, void *user)
+void interp_set_seat(interp_t *interp, struct seat *seat, queue_node_t *drain, const void *user)
 {
     pthread_mutex_lock(&interp->lock);
     if (interp->seat == NULL && !interp->is_ended) {

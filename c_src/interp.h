@@ -45,7 +45,7 @@ typedef struct interp {
     queue_node_t *drain;  /* pushed to seat when there is something to drop */
     atomic_bool is_drain_queued;
     bool is_ended;             /* guarded by lock */
-    void *user;                /* the executor, for routing handles. Guarded by lock */
+    const void *user;          /* ErlNifPid of the context, for routing handles. Guarded by lock */
     char *_Atomic gil_culprit; /* owned; set once, see interp_blame_for_gil */
 } interp_t;
 
@@ -100,7 +100,7 @@ void interp_drain(interp_t *interp);
 void interp_release_drops(queue_t *drops);
 
 /* Names the seat that gets `drain` pushed when something is dropped, unless there is one. */
-void interp_set_seat(interp_t *interp, struct seat *seat, queue_node_t *drain, void *user);
+void interp_set_seat(interp_t *interp, struct seat *seat, queue_node_t *drain, const void *user);
 void interp_unset_seat(interp_t *interp, struct seat *seat);
 
 /* Free-threaded builds: remembers the module whose import switched the interpreter's GIL on, for

@@ -332,12 +332,31 @@ bool module_complete(module_state_t *state)
 
 /* Every object of the state, for the collector. */
 #define STATE_OBJECTS(X)                                                                           \
-    X(pid_type)                                                                                    \
-    X(ref_type) X(port_type) X(fun_type) X(buffer_type) X(atom_type) X(origin_type)                \
-        X(deferred_type) X(batch_type) X(task_origin) X(loop_submit) X(loop_cancel) X(loop_close)  \
-            X(loop_wake) X(error) X(callback_error) X(process_error) X(interrupt) X(image)         \
-                X(is_main_only) X(imports_main_only) X(eval_codes) X(exec_codes) X(main_ns)        \
-                    X(str_main) X(str_name)
+    X(ref_type)                                                                                    \
+    X(port_type)                                                                                   \
+    X(fun_type)                                                                                    \
+    X(buffer_type)                                                                                    \
+    X(atom_type)                                                                                   \
+    X(origin_type)                                                                                 \
+    X(deferred_type)                                                                               \
+    X(batch_type)                                                                                  \
+    X(task_origin)                                                                                 \
+    X(loop_submit)                                                                                 \
+    X(loop_cancel)                                                                                 \
+    X(loop_close)                                                                                  \
+    X(loop_wake)                                                                                   \
+    X(error)                                                                                       \
+    X(callback_error)                                                                              \
+    X(process_error)                                                                               \
+    X(interrupt)                                                                                   \
+    X(image)                                                                                       \
+    X(is_main_only)                                                                                \
+    X(imports_main_only)                                                                           \
+    X(eval_codes)                                                                                  \
+    X(exec_codes)                                                                                  \
+    X(main_ns)                                                                                     \
+    X(str_main)                                                                                    \
+    X(str_name)
 
 static int module_traverse(PyObject *module, visitproc visit, void *arg)
 {

@@ -683,6 +683,7 @@ static int load(ErlNifEnv *env, void **priv_data, ERL_NIF_TERM info)
 {
     (void)info;
     atoms_init(env);
+    handle_set_makers(&executor_makers);
     *priv_data = build_id;
     return open_types(env, ERL_NIF_RT_CREATE) && request_setup() && dispatch_setup(1) ? 0 : 1;
 }
