@@ -248,6 +248,11 @@ package(Config) ->
 
 dotted(Config) ->
     [begin
+         First = package_of(Kind, Config, <<>>),
+         ?assertEqual([{ok, 42}], py_modes:at_once([fun() ->
+             ok = py:exec(["import ", First, "._ext\nx = ", First, "._ext.f()"]),
+             py:eval(<<"x">>)
+         end])),
          Name = package_of(Kind, Config, <<>>),
          ?assertEqual({ok, 42}, py:call(<<Name/binary, "._ext">>, f, [])),
          ?assertEqual([{ok, 42}], py_modes:at_once([fun() ->

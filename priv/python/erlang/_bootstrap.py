@@ -292,7 +292,7 @@ def is_main_only(name: str) -> bool:
     return _erlang.is_main_only(package)
 
 
-def _top_level_imports(source: str) -> set[str]:
+def _imports(source: str) -> set[str]:
     try:
         tree = ast.parse(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
@@ -300,9 +300,9 @@ def _top_level_imports(source: str) -> set[str]:
     names: set[str] = set()
     for node in ast.walk(tree) if len(tree.body) < 1000 else tree.body:
         if isinstance(node, ast.Import):
-            names.update(alias.name.partition(".")[0] for alias in node.names)
+            names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
-            names.add(node.module.partition(".")[0])
+            names.add(node.module)
     return names
 
 
@@ -313,8 +313,8 @@ def imports_main_only(source: str) -> bool:
     """
     if "import" not in source:
         return False
-    for name in sorted(_top_level_imports(source)):
-        if _erlang.is_main_only(name):
+    for name in sorted(_imports(source)):
+        if _erlang.is_main_only(name.partition(".")[0]):
             return True
         if name not in sys.modules:
             try:
