@@ -611,7 +611,7 @@ on_time(Fun, T, Attempts, Late) ->
 expired_in_the_queue(_) ->
     Ctx = py:context(1),
     ok = py:exec(Ctx, <<"import __main__\n__main__.ran = 0">>),
-    Busy = py:spawn_call(Ctx, time, sleep, [0.3]),
+    Busy = py:spawn_call(Ctx, time, sleep, [1.5]),
     [?assertEqual({error, timeout}, py:exec(Ctx, <<"__main__.ran += 1">>, 20))
      || _ <- lists:seq(1, 3)],
     ?assertEqual({ok, none}, py:await(Busy)),
