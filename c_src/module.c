@@ -335,7 +335,7 @@ bool module_complete(module_state_t *state)
     X(ref_type)                                                                                    \
     X(port_type)                                                                                   \
     X(fun_type)                                                                                    \
-    X(buffer_type)                                                                                    \
+    X(buffer_type)                                                                                 \
     X(atom_type)                                                                                   \
     X(origin_type)                                                                                 \
     X(deferred_type)                                                                               \
