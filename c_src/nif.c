@@ -451,6 +451,22 @@ NIF(nif_interrupt)
     return atom_ok;
 }
 
+/* cancel_waiting(Token) -> true | false: whether it stood in line and was taken out */
+NIF(nif_cancel_waiting)
+{
+    ErlNifUInt64 token;
+    request_t *request;
+
+    (void)argc;
+    if (!enif_get_uint64(env, argv[0], &token) || (request = request_find(token)) == NULL)
+        return enif_make_badarg(env);
+    if (!request_hold_waiting(request, token))
+        return atom_false;
+    request_unhold(request);
+    slots_forget(dispatch_slots());
+    return atom_true;
+}
+
 /* ticket() -> Ref, to be passed to submit */
 NIF(nif_ticket)
 {
@@ -721,6 +737,7 @@ static ErlNifFunc functions[] = {
     {"pool_close", 0, nif_pool_close, 0},
     {"submit", 13, nif_submit, 0},
     {"cancel", 1, nif_cancel, 0},
+    {"cancel_waiting", 1, nif_cancel_waiting, 0},
     {"interrupt", 1, nif_interrupt, 0},
     {"ticket", 0, nif_ticket, 0},
     {"ticket_token", 1, nif_ticket_token, 0},

@@ -574,12 +574,16 @@ gc(_Which) ->
 -spec reload(name()) -> ok | {error, [{pid(), term()}]}.
 reload(Module) ->
     Name = py_options:name(Module, "the module"),
-    Results = [{Ctx, call(Ctx, <<"erlang._setup">>, <<"reload">>, [Name])}
-               || {Ctx, _} <- py_context:all()],
+    Results = [{Ctx, call(Ctx, <<"erlang._setup">>, <<"reload">>, [Name])} || Ctx <- one_of_each()],
     case [{Ctx, Reason} || {Ctx, {error, Reason}} <- Results] of
         [] -> ok;
         Errors -> {error, Errors}
     end.
+
+%% A context of each interpreter: several may share the main one.
+one_of_each() ->
+    [Ctx || {_, Ctx} <- lists:ukeysort(1, [{Id, Ctx} || {Ctx, _} <- py_context:all(),
+                                                        {ok, Id} <- [py_context:get_interp_id(Ctx)]])].
 
 ?DOC("What Python would print for an error reason of this library.").
 -spec format_error(term()) -> unicode:chardata().

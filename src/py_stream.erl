@@ -139,12 +139,18 @@ check(Key, Value) ->
 opening(Request) ->
     py_request:with_flags(Request, ?FLAG_AS_HANDLE bor ?FLAG_ASYNC).
 
-object_of({ok, Object}) ->
-    case py_context:handle_place(Object) of
-        {ok, Place} -> {ok, Place, Object};
-        error -> {error, {context_down, gone}}
+%% The object and where it is to be used: where it was opened, unless it lives elsewhere. All contexts on
+%% the main interpreter have what lives there, but the owner's namespace belongs to one.
+object_of({ok, Object}, {Ctx, _} = Opened) ->
+    case py_context:get_interp_id(Ctx) =:= {ok, 0} andalso py_nif:handle_place(Object) of
+        main -> {ok, Opened, Object};
+        _ ->
+            case py_context:handle_place(Object) of
+                {ok, Place} -> {ok, Place, Object};
+                error -> {error, {context_down, gone}}
+            end
     end;
-object_of(Error) ->
+object_of(Error, _Opened) ->
     Error.
 
 wrapping(Object, Timeout) ->
@@ -172,7 +178,7 @@ init(Ref, {Ctx, _} = Place, Bequest, Request, #options{owner = Owner, credit = C
                      flags = Request#request.flags, others = queue_len(Owner)},
     Open = py_request:with_timeout(opening(py_request:implicitly(Request)), infinity),
     {Opened, Stream1} = one(Open, Stream),
-    case object_of(Opened) of
+    case object_of(Opened, Place) of
         {ok, Home, Object} -> wrap(Object, Stream1#stream{place = Home});
         Ended -> ended(Ended, Stream1)
     end.
