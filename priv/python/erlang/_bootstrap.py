@@ -169,10 +169,17 @@ def _hook_extension_modules(is_main: bool) -> None:
             _importers.update(_packages_in_the_making())
             raise ImportError(HELP.format(package) + f" ({error})", name=package) from error
 
+    # After it has run, too: a library may register its exit handler only then (OpenSSL does).
     def create_in_main(self: Any, spec: ModuleSpec) -> Any:
         module = create(self, spec)
         _erlang.guard_exit()
         return module
+
+    def execute_in_main(self: Any, module: Any) -> Any:
+        try:
+            return execute(self, module)
+        finally:
+            _erlang.guard_exit()
 
     def create_module(self: Any, spec: ModuleSpec) -> Any:
         package = spec.name.partition(".")[0]
@@ -181,11 +188,13 @@ def _hook_extension_modules(is_main: bool) -> None:
         return guarded(create, spec.name, self, spec)
 
     def exec_module(self: Any, module: Any) -> Any:
-        return guarded(execute, module.__spec__.name, self, module)
+        try:
+            return guarded(execute, module.__spec__.name, self, module)
+        finally:
+            _erlang.guard_exit()
 
     setattr(loader, "create_module", create_in_main if is_main else create_module)
-    if not is_main:
-        setattr(loader, "exec_module", exec_module)
+    setattr(loader, "exec_module", execute_in_main if is_main else exec_module)
 
 
 def _import_in_main(name: str) -> bool:
