@@ -218,16 +218,20 @@ def _hook_extension_modules(is_main: bool) -> None:
             _importers.update(_packages_in_the_making())
             raise _refusal(package, error) from error
 
+    # After it has run, too: a library may register its exit handler only then (OpenSSL does).
     def create_in_main(self: Any, spec: ModuleSpec) -> Any:
         module = create(self, spec)
         _erlang.guard_exit()
         return module
 
     def exec_in_main(self: Any, module: Any) -> None:
-        execute(self, module)
-        loaded(module)
+        try:
+            execute(self, module)
+        finally:
+            _erlang.guard_exit()
+        share_connections(module)
 
-    def loaded(module: Any) -> None:
+    def share_connections(module: Any) -> None:
         if module.__spec__.name == "_sqlite3":
             _threads.share_connections(module)
 
@@ -238,8 +242,11 @@ def _hook_extension_modules(is_main: bool) -> None:
         return guarded(create, spec.name, self, spec)
 
     def exec_module(self: Any, module: Any) -> None:
-        guarded(execute, module.__spec__.name, self, module)
-        loaded(module)
+        try:
+            guarded(execute, module.__spec__.name, self, module)
+        finally:
+            _erlang.guard_exit()
+        share_connections(module)
 
     setattr(loader, "create_module", create_in_main if is_main else create_module)
     setattr(loader, "exec_module", exec_in_main if is_main else exec_module)
