@@ -143,7 +143,7 @@ opening(Request) ->
 %% The object and where it is to be used: where it was opened, unless it lives elsewhere. All contexts on
 %% the main interpreter have what lives there, but the owner's namespace belongs to one.
 object_of({ok, Object}, Opened) ->
-    case py_nif:handle_place(Object) =:= main andalso is_main(Opened) of
+    case is_in_main(py_nif:handle_place(Object)) andalso opened_in_main(Opened) of
         true ->
             {ok, Place} = Opened,
             {ok, Place, Object};
@@ -156,8 +156,12 @@ object_of({ok, Object}, Opened) ->
 object_of(Error, _Opened) ->
     Error.
 
-is_main({ok, {Ctx, _}}) -> py_context:get_interp_id(Ctx) =:= {ok, 0};
-is_main({error, _}) -> false.
+is_in_main(main) -> true;
+is_in_main({main, _Pid}) -> true;
+is_in_main(_) -> false.
+
+opened_in_main({ok, {Ctx, _}}) -> py_context:get_interp_id(Ctx) =:= {ok, 0};
+opened_in_main({error, _}) -> false.
 
 wrapping(Object, Timeout) ->
     #request{op = ?OP_CALL, target = <<"erlang._stream">>, function = 'Stream', args = [Object],

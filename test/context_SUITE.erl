@@ -21,7 +21,7 @@ all() ->
 groups() ->
     py_modes:groups([
         start_and_stop, start_unsupported, start_misuse, start_failed, start_without_application,
-        start_prepares, preparation_that_fails, linked_to_its_starter,
+        start_prepares, preload_once, preparation_that_fails, linked_to_its_starter,
         interpreter_ids, information, interrupt, interrupt_parked,
         environments, environments_are_shared, environment_elsewhere, nif_functions,
         isolation, namespaces_apart, computing_lets_others_run,
@@ -193,7 +193,7 @@ start_prepares(Config) ->
     ok = file:write_file(filename:join(Dir, Module ++ ".py"), <<"def value(): return 17\n">>),
     {Ms, Ctx} = py_modes:elapsed(fun() ->
         new(Config, #{paths => [Dir], imports => [json, Module],
-                      preload => ["import time\ntime.sleep(0.3)\n", <<"answer = 42\n">>]})
+                      preload => ["import time\ntime.sleep(0.3)\n", <<"answer = 42\n">>, "#", Module]})
     end),
     ?assert(Ms >= 300, Ms), % it waits until all is there
     ?assertEqual({ok, 42}, py:eval(Ctx, <<"answer">>)),
@@ -201,6 +201,25 @@ start_prepares(Config) ->
     ?assertEqual({ok, 17}, py:call(Ctx, Module, value, [])),
     ?assertEqual({ok, true}, py:eval(Ctx, <<"'json' in __import__('sys').modules">>)),
     ok = py_context:stop(Ctx).
+
+%% Once per interpreter, however many contexts share it; so does reloading.
+preload_once(Config) ->
+    Mode = py_modes:mode(Config),
+    Dir = proplists:get_value(priv_dir, Config),
+    Module = "counted_" ++ atom_to_list(Mode),
+    Count = fun(Name) ->
+                ["import builtins\nbuiltins.", Name, " = getattr(builtins, '", Name, "', 0) + 1\n"]
+            end,
+    ok = file:write_file(filename:join(Dir, Module ++ ".py"), Count(["loads_", Module])),
+    ok = py_modes:start(Mode, [{num_contexts, 3}, {paths, [Dir]}, {imports, [Module]},
+                               {preload, iolist_to_binary(Count(["runs_", Module]))}]),
+    Counts = fun() ->
+                 [py:eval(Ctx, ["(runs_", Module, ", loads_", Module, ")"]) || Ctx <- py_context_router:contexts()]
+             end,
+    ?assertEqual([{ok, {1, 1}}], lists:usort(Counts())),
+    ok = py:reload(Module),
+    ?assertEqual([{ok, {1, 2}}], lists:usort(Counts())),
+    ok = py_modes:start(Mode).
 
 %% What fails is logged with Python's own words; the context serves all the same.
 preparation_that_fails(Config) ->

@@ -553,6 +553,12 @@ calls_erlang(_) ->
             "  for i in range(n): yield erlang.call('stream_suite_next', i)",
             "async def steps_async(n):",
             "  for i in range(n): yield await erlang.async_call('stream_suite_next', i)"]),
+    %% Wherever the process is by now: its namespace is where it was.
+    _ = [begin
+             process_flag(scheduler, Scheduler),
+             ?assertEqual({ok, [1, 2]}, py:stream('__main__', steps_async, [2]))
+         end || Scheduler <- lists:seq(1, erlang:system_info(schedulers_online))],
+    process_flag(scheduler, 0),
     [begin
          ?assertEqual({ok, lists:seq(1, 200)}, py:stream('__main__', F, [200])),
          {ok, Ref} = py:stream_start('__main__', F, [200]),
