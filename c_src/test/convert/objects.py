@@ -35,7 +35,7 @@ _STEPS_MAX = 2000  # of what an object does by itself, for one input
 
 
 class _Source:
-    """Bytes to decide by; zeros when there are no more."""
+    """Bytes to decide by: over and over, but is_empty tells when they were all used."""
 
     def __init__(self, data: bytes) -> None:
         self.data = data
@@ -43,10 +43,11 @@ class _Source:
         self.steps = 0
         self.depth = 0
         self.open: list[Any] = []  # containers around, which may contain themselves
+        self.made: list[Any] = []  # all of them, to be changed while they are read
 
     def byte(self) -> int:
         self.at += 1
-        return self.data[self.at - 1] if self.at <= len(self.data) else 0
+        return self.data[(self.at - 1) % len(self.data)] if self.data else 0
 
     def below(self, bound: int) -> int:
         return self.byte() % bound
@@ -73,9 +74,9 @@ def _act() -> Any:
         raise _EXCEPTIONS[source.below(len(_EXCEPTIONS))]("hostile")
     if choice == 1:
         raise _Rude("hostile")
-    if choice in (2, 3) and source.open:
-        _change(source.open[source.below(len(source.open))])
-    if choice == 4:
+    if choice in (2, 3, 4) and source.made:
+        _change(source.made[source.below(len(source.made))])
+    if choice == 5:
         return NotImplemented
     return _any()
 
@@ -433,6 +434,7 @@ def _thing() -> Any:
 
 def _fill(container: Any, add: Any) -> Any:
     _source.open.append(container)
+    _source.made.append(container)
     for _ in range(_source.below(8) if _source.below(8) else _source.byte()):
         if _source.is_empty():
             break
