@@ -502,9 +502,9 @@ def _other_container() -> Any:
 
 
 def _nested() -> Any:
-    """Deep enough for the frames to move to the heap."""
+    """Deep enough for the frames to move to the heap, not for the oracle, which recurses."""
     inner = _any()
-    for _ in range(_source.byte()):
+    for _ in range(_source.byte() if _source.depth < 4 else _source.below(4)):
         inner = [inner] if _source.below(2) else ((inner,) if _source.below(2) else {"k": inner})
     return inner
 
