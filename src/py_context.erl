@@ -170,9 +170,10 @@ interrupt(Ctx) ->
         _ -> not_running
     end.
 
-?DOC("What the context is and does: `id` (it was started with), `mode`, `interp_id`, `queued`, `running` (an id) and `running_ms`\n"
-     "(`undefined` when idle), `parked`, `calls`, `errors`, `busy_ms`, `namespaces`, `threads`,\n"
-     "`lost_threads`. Its memory is `py:memory_stats/1`.").
+?DOC("What the context is and does: `id` (it was started with), `mode`, `interp_id`, `queued`, `running`\n"
+     "(a number) and `running_ms` (both `undefined` when idle), `parked`, `calls`, `errors`, `busy_ms`,\n"
+     "`namespaces`, `threads`, `lost_threads`. It asks nothing of Python, so it answers at once whatever\n"
+     "runs; what only Python knows, its memory, is `py:memory_stats/1`.").
 -spec info(context()) -> map() | {error, term()}.
 info(Ctx) ->
     case place(Ctx) of
