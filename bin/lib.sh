@@ -51,6 +51,15 @@ install_packages() {
     die "apt-get could not install$missing"
 }
 
+# want_packages PACKAGE...: of these, those that can be had; whoever uses them says what is missing.
+want_packages() {
+    command -v apt-get >/dev/null || return 0
+    (install_packages "$@") 2>/dev/null && return
+    for package; do
+        (install_packages "$package") || true
+    done
+}
+
 # The OTP applications among $@ that erl does not have.
 missing_otp() {
     erl -noshell -eval '

@@ -23,6 +23,6 @@
 bool batch_init(PyObject *module, module_state_t *state);
 
 /* Ends the step: its result. *env becomes the environment that holds it, the caller's to free. */
-ERL_NIF_TERM batch_take(PyObject *batch, ErlNifEnv **env);
+ERL_NIF_TERM batch_take(PyObject *object, ErlNifEnv **env);
 
 #endif

@@ -19,18 +19,19 @@ typedef enum { PENDING, ANSWERED, INTERRUPTED, UNSENT } callback_state_t;
 
 /* What is to be done when a callback nobody waits for is settled. */
 typedef struct {
-    job_t job; /* first: an errand */
+    job_t job;            /* first: an errand */
     callback_t *callback; /* kept */
     context_t *context;   /* kept */
+    interp_t *interp;     /* kept; where done lives */
     PyObject *done;       /* called by callback_complete, on a thread of its interpreter */
 } completion_t;
 
 struct callback {
-    pthread_mutex_t lock; /* leaf; guards the rest */
-    _Atomic int state;    /* callback_state_t; written under lock */
-    parker_t *parker; /* of the waiting thread */
+    pthread_mutex_t lock;     /* leaf; guards the rest */
+    _Atomic int state;        /* callback_state_t; written under lock */
+    parker_t *parker;         /* of the waiting thread */
     completion_t *completion; /* instead of a parker */
-    ErlNifEnv *env;   /* holds answer */
+    ErlNifEnv *env;           /* holds answer */
     ERL_NIF_TERM answer;
     binary_policy_t binaries; /* what those of the answer become */
 };
@@ -83,8 +84,8 @@ static callback_t *new_callback(parker_t *parker)
     return callback;
 }
 
-/* Ends the wait with state; lock held. */
-static void settle(callback_t *callback, callback_state_t state)
+/* Ends the wait with state; lock held. What it answers goes to hand_over without the lock. */
+static completion_t *settle(callback_t *callback, callback_state_t state)
 {
     completion_t *completion = callback->completion;
 
@@ -92,13 +93,43 @@ static void settle(callback_t *callback, callback_state_t state)
     if (callback->parker != NULL)
         parker_notify(callback->parker);
     callback->completion = NULL;
-    /* Of a closed executor nothing can be called any more: the object went with its interpreter. */
-    if (completion != NULL)
-        seat_push_errand(&completion->context->executor->seat, &completion->job.node);
+    return completion;
+}
+
+/* Lets go of what is no object of Python. */
+static void empty_completion(completion_t *completion)
+{
+    enif_release_resource(completion->callback);
+    interp_release(completion->interp);
+    context_release(completion->context);
+}
+
+/* Has the completion (NULL allowed) called. Of a closed executor nothing can be called any more: the
+ * object went with its interpreter. */
+static void hand_over(completion_t *completion)
+{
+    if (completion == NULL ||
+        seat_push_errand(&completion->context->executor->seat, &completion->job.node))
+        return;
+    empty_completion(completion);
+    free(completion);
+}
+
+/* The same for one that may be settled already. */
+static void settle_pending(callback_t *callback, callback_state_t state)
+{
+    completion_t *completion = NULL;
+
+    pthread_mutex_lock(&callback->lock);
+    if (callback->state == PENDING)
+        completion = settle(callback, state);
+    pthread_mutex_unlock(&callback->lock);
+    hand_over(completion);
 }
 
 bool callback_reply(ErlNifEnv *env, ERL_NIF_TERM term, ERL_NIF_TERM answer)
 {
+    completion_t *completion = NULL;
     callback_t *callback;
     void *found;
     bool ok;
@@ -111,18 +142,16 @@ bool callback_reply(ErlNifEnv *env, ERL_NIF_TERM term, ERL_NIF_TERM answer)
     if (ok) {
         callback->env = enif_alloc_env();
         callback->answer = enif_make_copy(callback->env, answer);
-        settle(callback, ANSWERED);
+        completion = settle(callback, ANSWERED);
     }
     pthread_mutex_unlock(&callback->lock);
+    hand_over(completion);
     return ok;
 }
 
 void callback_interrupt(callback_t *callback)
 {
-    pthread_mutex_lock(&callback->lock);
-    if (callback->state == PENDING)
-        settle(callback, INTERRUPTED);
-    pthread_mutex_unlock(&callback->lock);
+    settle_pending(callback, INTERRUPTED);
 }
 
 /* ---- asking ---- */
@@ -132,19 +161,19 @@ void callback_interrupt(callback_t *callback)
 static ERL_NIF_TERM chain_term(ErlNifEnv *env, const origin_t *origin)
 {
     ERL_NIF_TERM owner = atom_undefined;
-    ERL_NIF_TERM namespace = atom_undefined;
+    ERL_NIF_TERM globals = atom_undefined;
     ERL_NIF_TERM left = atom_infinity;
 
     if (origin->owner != NULL)
         owner = enif_make_pid(env, &origin->owner->pid);
     if (origin->namespace != NULL)
-        namespace = namespace_term(env, origin->namespace);
+        globals = namespace_term(env, origin->namespace);
     if (origin->deadline != CLOCK_NEVER) {
         int64_t ms = (origin->deadline - clock_now()) / 1000000;
 
         left = enif_make_int64(env, ms > 0 ? ms : 0);
     }
-    return enif_make_tuple6(env, owner, enif_make_resource(env, origin->context), namespace,
+    return enif_make_tuple6(env, owner, enif_make_resource(env, origin->context), globals,
                             enif_make_uint(env, origin->depth + 1), left,
                             origin->is_errand ? atom_true : atom_false);
 }
@@ -207,12 +236,8 @@ static void send_call(ErlNifEnv *env, callback_t *callback, const origin_t *orig
     bool ok = enif_send(NULL, &origin->context->process, env, message);
 
     enif_clear_env(env);
-    if (ok)
-        return;
-    pthread_mutex_lock(&callback->lock);
-    if (callback->state == PENDING)
-        settle(callback, UNSENT);
-    pthread_mutex_unlock(&callback->lock);
+    if (!ok)
+        settle_pending(callback, UNSENT);
 }
 
 /* Sets for what the worker waits, so that an interrupt finds it. False: it was interrupted. */
@@ -284,11 +309,11 @@ static bool wait_parked(pyworker_t *self, callback_t *callback, const origin_t *
 }
 
 /* The callback's process works for nobody any more. */
-static void abandon_process(const origin_t *origin, callback_t *callback)
+static void abandon_process(const context_t *context, callback_t *callback)
 {
     ErlNifEnv *env = enif_alloc_env();
 
-    enif_send(NULL, &origin->context->process, env,
+    enif_send(NULL, &context->process, env,
               enif_make_tuple2(env, atom_py_callback_cancel, enif_make_resource(env, callback)));
     enif_free_env(env);
 }
@@ -420,10 +445,10 @@ static PyObject *ask_as_thread(parker_t *parker, callback_t *callback, const que
     }
     spin_init(&spin);
     Py_BEGIN_ALLOW_THREADS
-    /* No interrupt reaches a thread that serves no request: it looks after itself. */
-    enif_monitor_process(NULL, callback, &origin->context->process, &monitor);
-    send_call(env, callback, origin, message);
-    wait_settled(callback, &spin, parker, thread_due(origin));
+        /* No interrupt reaches a thread that serves no request: it looks after itself. */
+        enif_monitor_process(NULL, callback, &origin->context->process, &monitor);
+        send_call(env, callback, origin, message);
+        wait_settled(callback, &spin, parker, thread_due(origin));
     Py_END_ALLOW_THREADS
     enif_free_env(env);
     return take_answer(question->state, callback);
@@ -441,7 +466,7 @@ static void finish(callback_t *callback, const origin_t *origin)
     is_interrupted = atomic_load(&callback->state) == INTERRUPTED;
     pthread_mutex_unlock(&callback->lock);
     if (is_interrupted)
-        abandon_process(origin, callback);
+        abandon_process(origin->context, callback);
     enif_release_resource(callback);
 }
 
@@ -495,7 +520,8 @@ PyObject *callback_call(module_state_t *state, ERL_NIF_TERM kind, PyObject *name
 
 /* ---- without waiting ---- */
 
-static completion_t *new_completion(const origin_t *origin, callback_t *callback, PyObject *done)
+static completion_t *new_completion(module_state_t *state, const origin_t *origin,
+                                    callback_t *callback, PyObject *done)
 {
     completion_t *completion = calloc(1, sizeof(*completion));
 
@@ -505,15 +531,15 @@ static completion_t *new_completion(const origin_t *origin, callback_t *callback
     enif_keep_resource(callback);
     completion->callback = callback;
     completion->context = context_acquire(origin->context);
+    completion->interp = interp_acquire(state->interp);
     completion->done = Py_NewRef(done);
     return completion;
 }
 
-static void empty_completion(completion_t *completion)
+/* A Ref of the callback, or NULL with an exception set. */
+static PyObject *name_of(module_state_t *state, ErlNifEnv *env, callback_t *callback)
 {
-    Py_DECREF(completion->done);
-    enif_release_resource(completion->callback);
-    context_release(completion->context);
+    return terms_from_term(state, env, enif_make_resource(env, callback));
 }
 
 PyObject *callback_start(module_state_t *state, PyObject *name, PyObject *arguments,
@@ -521,44 +547,80 @@ PyObject *callback_start(module_state_t *state, PyObject *name, PyObject *argume
 {
     question_t question = {state, atom_call, name, arguments, keywords};
     ErlNifEnv *env;
+    ErlNifMonitor monitor;
     callback_t *callback;
     completion_t *completion;
+    PyObject *name_object = NULL;
     origin_t origin;
     ERL_NIF_TERM message;
-    bool ok;
 
     if (!check_origin(state, &origin))
         return NULL;
     env = enif_alloc_env();
     callback = new_callback(NULL);
-    completion = new_completion(&origin, callback, done);
+    completion = new_completion(state, &origin, callback, done);
     callback->completion = completion;
-    ok = completion != NULL && make_call(env, callback, &question, &origin, &message);
-    if (ok) {
+    if (completion == NULL)
+        PyErr_NoMemory();
+    else if ((name_object = name_of(state, env, callback)) != NULL &&
+             !make_call(env, callback, &question, &origin, &message))
+        Py_CLEAR(name_object);
+    if (name_object != NULL) {
+        enif_monitor_process(NULL, callback, &origin.context->process, &monitor);
         send_call(env, callback, &origin, message);
     } else if (completion != NULL) {
+        Py_DECREF(completion->done);
         empty_completion(completion);
         free(completion);
     }
     enif_free_env(env);
     enif_release_resource(callback);
-    return ok ? Py_NewRef(Py_None) : NULL;
+    return name_object;
+}
+
+PyObject *callback_abandon(module_state_t *state, PyObject *name)
+{
+    ErlNifEnv *env = enif_alloc_env();
+    context_t *context = NULL;
+    callback_t *callback;
+    ERL_NIF_TERM term;
+    void *found;
+
+    if (terms_to_term(state, env, name, &term) && enif_get_resource(env, term, type, &found)) {
+        callback = found;
+        pthread_mutex_lock(&callback->lock);
+        if (callback->completion != NULL)
+            context = context_acquire(callback->completion->context);
+        pthread_mutex_unlock(&callback->lock);
+        settle_pending(callback, INTERRUPTED);
+        if (context != NULL)
+            abandon_process(context, callback);
+        context_release(context);
+    }
+    enif_free_env(env);
+    Py_RETURN_NONE;
 }
 
 void callback_complete(module_state_t *state, job_t *job)
 {
     completion_t *completion = (completion_t *)job;
-    PyObject *value = take_answer(state, completion->callback);
-    PyObject *error = value == NULL ? compat_take_exception() : NULL;
-    PyObject *result =
-        PyObject_CallFunctionObjArgs(completion->done, value != NULL ? value : Py_None,
-                                     error != NULL ? error : Py_None, NULL);
+    PyObject *value, *error, *result;
 
+    /* Of an interpreter that was replaced: nobody may touch its objects. */
+    if (completion->interp != state->interp) {
+        empty_completion(completion);
+        return;
+    }
+    value = take_answer(state, completion->callback);
+    error = value == NULL ? compat_take_exception() : NULL;
+    result = PyObject_CallFunctionObjArgs(completion->done, value != NULL ? value : Py_None,
+                                          error != NULL ? error : Py_None, NULL);
     if (result == NULL)
         PyErr_WriteUnraisable(completion->done);
     Py_XDECREF(result);
     Py_XDECREF(value);
     Py_XDECREF(error);
+    Py_DECREF(completion->done);
     empty_completion(completion);
 }
 

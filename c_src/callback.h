@@ -28,17 +28,21 @@ PyObject *callback_call(module_state_t *state, ERL_NIF_TERM kind, PyObject *name
                         PyObject *arguments, PyObject *keywords);
 
 /* The same without waiting: done(value, None) or done(None, exception) is called later, on another
- * thread of the interpreter. None, or NULL with an exception set. GIL: held. */
+ * thread of the interpreter. A Ref for callback_abandon, or NULL with an exception set. GIL: held. */
 PyObject *callback_start(module_state_t *state, PyObject *name, PyObject *arguments,
                          PyObject *keywords, PyObject *done);
+
+/* Nobody wants the answer of callback_start any more: its process is killed, unless it has answered.
+ * None. GIL: held. */
+PyObject *callback_abandon(module_state_t *state, PyObject *name);
 
 /* Calls `done` of a callback that was settled (JOB_COMPLETION). The job is freed by its
  * server afterwards. GIL: held. */
 void callback_complete(module_state_t *state, job_t *job);
 
-/* Sends term to a Pid of this node; True, False if that process is gone. NULL with an exception
+/* Sends object, as a term, to a Pid of this node; True, False if that process is gone. NULL with an exception
  * set. GIL: held. */
-PyObject *callback_send(module_state_t *state, PyObject *pid, PyObject *term);
+PyObject *callback_send(module_state_t *state, PyObject *pid, PyObject *object);
 
 /* The Pid registered under a name (str), None if there is none. GIL: held. */
 PyObject *callback_whereis(module_state_t *state, PyObject *name);
@@ -47,7 +51,8 @@ PyObject *callback_whereis(module_state_t *state, PyObject *name);
  * any more, or term is no callback. */
 bool callback_reply(ErlNifEnv *env, ERL_NIF_TERM callback, ERL_NIF_TERM answer);
 
-/* Wakes the waiting thread; its call raises erlang.Interrupt. Seat's lock held. */
+/* Wakes the waiting thread; its call raises erlang.Interrupt. The seat's lock may be held, but not for
+ * one of callback_start. */
 void callback_interrupt(callback_t *callback);
 
 #endif

@@ -20,12 +20,12 @@ typedef struct context {
     executor_t *executor; /* an own one (kept), or one of the pool */
     bool is_exclusive;
     ErlNifPid process;
-    int64_t number;     /* Id for thread names and logs */
-    uint64_t serial;    /* no other context of the VM has or had it */
-    atomic_bool has_loop; /* it was given a coroutine */
+    int64_t number;             /* Id for thread names and logs */
+    uint64_t serial;            /* no other context of the VM has or had it */
+    atomic_bool has_loop;       /* it was given a coroutine */
     _Atomic int64_t namespaces; /* dicts that processes have in it */
-    _Atomic int closed; /* 0 open, 1 closing: reason not yet set, 2 closed */
-    ErlNifEnv *env;     /* holds reason */
+    _Atomic int closed;         /* 0 open, 1 closing: reason not yet set, 2 closed */
+    ErlNifEnv *env;             /* holds reason */
     ERL_NIF_TERM reason;
     ERL_NIF_TERM mode;
 } context_t;

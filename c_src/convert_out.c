@@ -458,6 +458,7 @@ static step_t fill(walk_t *walk, frame_t *frame)
             return step;
     }
     while (frame->index < frame->count) {
+        /* NOLINTNEXTLINE(clang-analyzer-core.NullDereference): frames_freeze gave it items */
         step = value_to_term(walk, frame->items[frame->index], &term);
         if (step != READY)
             return step;

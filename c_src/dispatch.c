@@ -13,7 +13,7 @@
 
 static slots_t slots;
 static pthread_mutex_t main_lock = PTHREAD_MUTEX_INITIALIZER; /* leaf */
-static context_t *main_context; /* kept; guarded by main_lock */
+static context_t *main_context;                               /* kept; guarded by main_lock */
 
 slots_t *dispatch_slots(void)
 {
@@ -138,7 +138,7 @@ void dispatch_refuse(request_t *request)
 {
     give_slot_back(request, request_token(request));
     dispatch_answer(request, request->env,
-           dispatch_error(request->env, context_down(request->context, request->env)));
+                    dispatch_error(request->env, context_down(request->context, request->env)));
     request_end(request);
 }
 
@@ -205,4 +205,3 @@ void dispatch_request(request_t *request)
     if (!push(&executor->seat, request))
         dispatch_refuse(request);
 }
-

@@ -2,6 +2,7 @@
 
 #include "atoms.h"
 #include "dispatch.h"
+#include "giveway.h"
 #include "run.h"
 #include "serve.h"
 #include "timer.h"
@@ -32,6 +33,14 @@ void executor_set_event_process(const ErlNifPid *pid)
     atomic_store(&has_event_process, true);
 }
 
+static ERL_NIF_TERM text_to_term(ErlNifEnv *env, const char *text)
+{
+    ERL_NIF_TERM term;
+
+    memcpy(enif_make_new_binary(env, strlen(text), &term), text, strlen(text));
+    return term;
+}
+
 void executor_send_event(ERL_NIF_TERM what, const char *name)
 {
     ErlNifEnv *env;
@@ -39,10 +48,9 @@ void executor_send_event(ERL_NIF_TERM what, const char *name)
     if (!atomic_load(&has_event_process))
         return;
     env = enif_alloc_env();
-    enif_send(NULL, &event_process, env,
-              enif_make_tuple2(env, atom_py_event,
-                               enif_make_tuple2(env, what,
-                                                enif_make_string(env, name, ERL_NIF_LATIN1))));
+    enif_send(
+        NULL, &event_process, env,
+        enif_make_tuple2(env, atom_py_event, enif_make_tuple2(env, what, text_to_term(env, name))));
     enif_free_env(env);
 }
 
@@ -55,6 +63,7 @@ void pyworker_attach(pyworker_t *self)
 {
     if (self->is_attached)
         return;
+    giveway_watch();
     PyEval_RestoreThread(self->thread);
     self->is_attached = true;
     self->now = clock_now();
@@ -115,14 +124,25 @@ static void discard_worker(pyworker_t *self)
     executor_release(executor);
 }
 
-static bool has_lost(seat_t *seat)
+static void set_interp(pyworker_t *self, interp_t *interp)
 {
-    bool answer;
+    pthread_mutex_lock(&self->executor->seat.lock);
+    self->interp = interp;
+    pthread_mutex_unlock(&self->executor->seat.lock);
+}
+
+/* Whether a thread that was given up is in the interpreter; those of one that was replaced do not
+ * count. */
+static bool has_lost(seat_t *seat, const interp_t *interp)
+{
+    worker_t *lost;
 
     pthread_mutex_lock(&seat->lock);
-    answer = seat->lost > 0;
+    lost = seat->given_up;
+    while (lost != NULL && ((pyworker_t *)lost)->interp != interp)
+        lost = lost->sibling;
     pthread_mutex_unlock(&seat->lock);
-    return answer;
+    return lost != NULL;
 }
 
 /* The last worker of a closed executor ends what is its own. */
@@ -139,7 +159,7 @@ static void end_interpreter(pyworker_t *self)
         delete_thread(self);
         return;
     }
-    if (has_lost(&executor->seat)) {
+    if (has_lost(&executor->seat, interp)) {
         /* A thread that was given up may hold the GIL for ever: do not even attach. */
         pyworker_detach(self);
         interp_leave_behind(interp);
@@ -170,9 +190,21 @@ static void spare_body(void *argument)
     pyworker_t *self = argument;
 
     take_part(self);
-    self->interp = self->executor->interp;
     self->thread = interp_thread_new(self->interp);
     end_worker(self, serve_all(self));
+}
+
+/* Gives a spare that has entered its interpreter. After entering: executor_replace takes the old one
+ * away before it evicts, so who is not evicted sees that it is gone. False: there is none just now. */
+static bool choose_interp(pyworker_t *self)
+{
+    executor_t *executor = self->executor;
+
+    pthread_mutex_lock(&executor->seat.lock);
+    if (!self->worker.is_lost)
+        self->interp = atomic_load(&executor->interp);
+    pthread_mutex_unlock(&executor->seat.lock);
+    return self->interp != NULL;
 }
 
 /* Enters a spare and starts its thread. */
@@ -187,7 +219,7 @@ static bool spawn(seat_t *seat)
         discard_worker(self);
         return true; /* the seat has ended: nothing is left to be served */
     }
-    if (!thread_start(executor->name, spare_body, self)) {
+    if (!choose_interp(self) || !thread_start(executor->name, spare_body, self)) {
         worker_leave(&self->worker);
         discard_worker(self);
         return false;
@@ -212,13 +244,8 @@ static void spawn_later(seat_t *seat)
 static void report_opened(executor_t *executor, const char *error)
 {
     ErlNifEnv *env = executor->report_env;
-    ERL_NIF_TERM result = atom_ok;
-    ERL_NIF_TERM text;
+    ERL_NIF_TERM result = error == NULL ? atom_ok : dispatch_error(env, text_to_term(env, error));
 
-    if (error != NULL) {
-        memcpy(enif_make_new_binary(env, strlen(error), &text), error, strlen(error));
-        result = dispatch_error(env, text);
-    }
     enif_send(NULL, &executor->report_to, env,
               enif_make_tuple3(env, atom_py_opened, executor->report_tag, result));
     enif_free_env(env);
@@ -238,16 +265,18 @@ static bool open_interpreter(pyworker_t *self, char *error, size_t size)
 {
     executor_t *executor = self->executor;
 
-    if (executor->kind == INTERP_MAIN && interp_main() == NULL) {
-        snprintf(error, size, "Python was not started: the application erlang_python is not running");
-    } else if (executor->kind == INTERP_MAIN) {
-        self->interp = interp_main();
-        self->thread = interp_thread_new(self->interp);
-    } else {
-        self->interp = interp_create(executor->kind, &self->thread, error, size);
-    }
-    executor->interp = self->interp;
-    return self->interp != NULL;
+    interp_t *interp = interp_main();
+
+    if (executor->kind == INTERP_MAIN && interp == NULL)
+        snprintf(error, size,
+                 "Python was not started: the application erlang_python is not running");
+    else if (executor->kind == INTERP_MAIN)
+        self->thread = interp_thread_new(interp);
+    else
+        interp = interp_create(executor->kind, &self->thread, error, size);
+    set_interp(self, interp);
+    atomic_store(&executor->interp, interp);
+    return interp != NULL;
 }
 
 /* Without an interpreter: whatever is or comes in line is refused. */
@@ -279,7 +308,7 @@ static void home_body(void *argument)
     ok = open_interpreter(self, error, sizeof(error));
     if (ok) {
         executor->drain.kind = JOB_DRAIN;
-        interp_set_seat(self->interp, &executor->seat, &executor->drain.node, executor);
+        interp_set_seat(self->interp, &executor->seat, &executor->drain.node, &executor->report_to);
     }
     if (executor->report_env != NULL)
         report_opened(executor, ok ? NULL : error);
@@ -327,11 +356,14 @@ static void start_home_later(uint64_t token)
 
 void executor_replace(executor_t *executor)
 {
-    interp_t *interp = executor->interp;
+    interp_t *interp = atomic_exchange(&executor->interp, NULL);
 
+    if (interp == NULL)
+        return; /* somebody else is at it */
     interp_unset_seat(interp, &executor->seat);
     interp_leave_behind(interp); /* its struct stays: stuck threads look at it */
     seat_evict(&executor->seat, has_begun);
+    atomic_store(&executor->knocks_since, 0); /* those were at the old one's door */
     executor_send_event(atom_left_behind, executor->name);
     start_home_later((uint64_t)(uintptr_t)executor);
 }
@@ -372,7 +404,8 @@ executor_t *executor_open(ErlNifEnv *env, interp_kind_t kind, const char *name, 
     if (executor == NULL)
         return NULL;
     executor->kind = kind;
-    executor->interp = NULL;
+    atomic_store(&executor->interp, NULL);
+    atomic_store(&executor->knocks_since, 0);
     atomic_store(&executor->calls, 0);
     atomic_store(&executor->errors, 0);
     atomic_store(&executor->busy_ns, 0);
@@ -408,7 +441,7 @@ void executor_release(executor_t *executor)
 
     if (atomic_fetch_sub(&executor->references, 1) != 1)
         return;
-    executor->interp = NULL;
+    atomic_store(&executor->interp, NULL);
     if (executor->kind != INTERP_MAIN)
         interp_release(interp);
     atomic_store(&executor->references, UNUSED);
@@ -431,13 +464,39 @@ void executor_drop(executor_t *executor, drop_t *drop)
     atomic_store(&executor->is_drop_queued, false);
 }
 
+static void *maker_here(ErlNifPid *process)
+{
+    executor_t *executor = worker_of_thread != NULL ? worker_of_thread->executor : NULL;
+
+    if (executor != NULL)
+        *process = executor->report_to;
+    return executor;
+}
+
+static void *maker_acquire(void *maker)
+{
+    return executor_acquire(maker);
+}
+
+static void maker_release(void *maker)
+{
+    executor_release(maker);
+}
+
+static void maker_drop(void *maker, drop_t *drop)
+{
+    executor_drop(maker, drop);
+}
+
+const handle_makers_t executor_makers = {maker_here, maker_acquire, maker_release, maker_drop};
+
 /* One that goes on among the main interpreter's executors takes its drops over. */
 void executor_adopt_drops(void)
 {
     for (executor_t *at = executor_first(); at != NULL; at = at->next)
-        if (atomic_load(&at->references) > 0 && at->kind == INTERP_MAIN && at->interp != NULL &&
-            !at->seat.is_closed)
-            interp_set_seat(at->interp, &at->seat, &at->drain.node, at);
+        if (atomic_load(&at->references) > 0 && at->kind == INTERP_MAIN &&
+            atomic_load(&at->interp) != NULL && !at->seat.is_closed)
+            interp_set_seat(interp_main(), &at->seat, &at->drain.node, &at->report_to);
 }
 
 /* ---- the pool ---- */
@@ -475,6 +534,8 @@ executor_t *executor_pool_next(void)
 void executor_info(executor_t *executor, ErlNifEnv *env, ERL_NIF_TERM *parts)
 {
     ERL_NIF_TERM running = atom_undefined;
+    interp_t *interp = atomic_load(&executor->interp);
+    const char *culprit;
     int parked = 0;
 
     pthread_mutex_lock(&executor->seat.lock);
@@ -491,10 +552,12 @@ void executor_info(executor_t *executor, ErlNifEnv *env, ERL_NIF_TERM *parts)
     parts[4] = enif_make_int(env, executor->seat.workers);
     parts[5] = enif_make_int(env, executor->seat.lost);
     pthread_mutex_unlock(&executor->seat.lock);
-    parts[0] = executor->interp != NULL ? enif_make_int64(env, executor->interp->id) : atom_undefined;
+    culprit = interp != NULL ? interp_gil_culprit(interp) : NULL;
+    parts[0] = interp != NULL ? enif_make_int64(env, interp->id) : atom_undefined;
     parts[1] = enif_make_int64(env, atomic_load(&executor->calls));
     parts[2] = enif_make_int64(env, atomic_load(&executor->errors));
     parts[3] = enif_make_int64(env, atomic_load(&executor->busy_ns));
     parts[6] = running;
     parts[7] = enif_make_int(env, parked);
+    parts[9] = culprit != NULL ? text_to_term(env, culprit) : atom_undefined;
 }

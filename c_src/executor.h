@@ -12,6 +12,7 @@
 #ifndef EP_EXECUTOR_H
 #define EP_EXECUTOR_H
 
+#include "handle.h"
 #include "interp.h"
 #include "request.h"
 #include "seat.h"
@@ -22,17 +23,19 @@
 struct owner;
 
 typedef struct executor {
-    seat_t seat; /* first: a seat is its executor */
+    seat_t seat;           /* first: a seat is its executor */
     struct executor *next; /* in the list of all; never unlinked */
     atomic_int references;
     interp_kind_t kind;
-    interp_t *interp; /* NULL until the home thread has it */
-    job_t drain; /* queued when something is to be dropped in the interpreter */
-    queue_t drops; /* free-threaded builds: what was made here, see executor_drop */
-    job_t drop;    /* queued when there are drops */
+    _Atomic(interp_t *) interp; /* NULL until the home thread has it, and while it is replaced */
+    _Atomic int64_t
+        knocks_since; /* since when somebody waits to attach for an interrupt; 0: nobody */
+    job_t drain;      /* queued when something is to be dropped in the interpreter */
+    queue_t drops;    /* free-threaded builds: what was made here, see executor_drop */
+    job_t drop;       /* queued when there are drops */
     atomic_bool is_drop_queued;
     char name[16];
-    _Atomic int64_t calls;   /* written by the server only */
+    _Atomic int64_t calls; /* written by the server only */
     _Atomic int64_t errors;
     _Atomic int64_t busy_ns;
     ErlNifPid report_to; /* the context's process; gets {py_opened, Tag, ...} */
@@ -57,7 +60,7 @@ struct callback;
 typedef struct pyworker {
     worker_t worker; /* first: a worker is its pyworker */
     executor_t *executor;
-    interp_t *interp;
+    interp_t *interp; /* written under seat->lock */
     PyThreadState *thread;
     bool is_attached;
     bool is_home;
@@ -69,7 +72,7 @@ typedef struct pyworker {
     struct callback *waits;  /* for what it is parked; guarded by seat->lock */
     parker_t reply_parker;   /* where it waits for that */
     spin_t reply_spin;
-    ErlNifEnv *env;          /* for replies */
+    ErlNifEnv *env;                          /* for replies */
     known_function_t known[KNOWN_FUNCTIONS]; /* run.c; direct-mapped */
     unsigned names_seen; /* run.c; the main-only packages there were when they were found */
 } pyworker_t;
@@ -105,17 +108,20 @@ executor_t *executor_pool_next(void);
  * kept by the caller. Any thread, no GIL. */
 void executor_drop(executor_t *executor, drop_t *drop);
 
+/* What handles need of executors. */
+extern const handle_makers_t executor_makers;
+
 /* Gives what another executor of the main interpreter leaves behind to one that goes on. */
 void executor_adopt_drops(void);
 
-/* Fills parts[9]: interpreter id, calls, errors, busy ns, threads, lost threads, {running
- * request's token, ns} | undefined, parked, queued. */
+/* Fills parts[10]: interpreter id, calls, errors, busy ns, threads, lost threads, {running
+ * request's token, ns} | undefined, parked, queued, the module that brought the GIL back. */
 void executor_info(executor_t *executor, ErlNifEnv *env, ERL_NIF_TERM *parts);
 
 /* Sets the process that gets {py_event, What} (threads given up, interpreters left). */
 void executor_set_event_process(const ErlNifPid *pid);
 
-/* Sends {py_event, {What, Name}} to it; from our own threads only. */
+/* Sends {py_event, {What, Name}} to it, Name a binary; from our own threads only. */
 void executor_send_event(ERL_NIF_TERM what, const char *name);
 
 /* The pyworker of the calling thread, or NULL on a thread that serves no request. */

@@ -165,18 +165,58 @@ static ERL_NIF_TERM entry_to_term(ErlNifEnv *env, PyTracebackObject *entry)
 static ERL_NIF_TERM traceback_to_term(ErlNifEnv *env, PyObject *exception)
 {
     PyObject *traceback = PyException_GetTraceback(exception);
-    PyTracebackObject *entry = NULL;
+    PyTracebackObject *first = NULL, *entry = NULL;
     ERL_NIF_TERM reversed = enif_make_list(env, 0), list = reversed;
     size_t count = 0, at = 0;
 
-    for (entry = (PyTracebackObject *)traceback; entry != NULL; entry = entry->tb_next)
+    if (traceback != NULL && PyTraceBack_Check(traceback)) /* before 3.12 it may be None */
+        first = (PyTracebackObject *)traceback;
+    for (entry = first; entry != NULL; entry = entry->tb_next)
         count++;
-    for (entry = (PyTracebackObject *)traceback; entry != NULL; entry = entry->tb_next, at++)
+    for (entry = first; entry != NULL; entry = entry->tb_next, at++)
         if (at < TRACEBACK_MAX / 2 || count - at <= TRACEBACK_MAX / 2)
             reversed = enif_make_list_cell(env, entry_to_term(env, entry), reversed);
     (void)enif_make_reverse_list(env, reversed, &list);
     Py_XDECREF(traceback);
     return list;
+}
+
+/* What Python would print of the exception, or NULL. A new str. */
+static PyObject *printed(PyObject *exception)
+{
+    PyObject *traceback = PyException_GetTraceback(exception);
+    PyObject *module = PyImport_ImportModule("traceback");
+    PyObject *lines = NULL, *empty = NULL, *text = NULL;
+
+    if (module == NULL)
+        goto done;
+    lines = PyObject_CallMethod(module, "format_exception", "OOO", (PyObject *)Py_TYPE(exception),
+                                exception, traceback != NULL ? traceback : Py_None);
+    empty = PyUnicode_FromString("");
+    if (lines != NULL && empty != NULL)
+        text = PyUnicode_Join(empty, lines);
+    if (text != NULL && PyUnicode_GET_LENGTH(text) > MESSAGE_MAX)
+        Py_CLEAR(text);
+done:
+    PyErr_Clear();
+    Py_XDECREF(traceback);
+    Py_XDECREF(module);
+    Py_XDECREF(lines);
+    Py_XDECREF(empty);
+    return text;
+}
+
+/* Takes text; gives it to the first entry, if there is one. */
+static ERL_NIF_TERM with_text(ErlNifEnv *env, ERL_NIF_TERM entries, PyObject *text)
+{
+    ERL_NIF_TERM first, rest;
+
+    if (text == NULL || !enif_get_list_cell(env, entries, &first, &rest)) {
+        Py_XDECREF(text);
+        return entries;
+    }
+    enif_make_map_put(env, first, atom_text, text_or_empty(env, text), &first);
+    return enif_make_list_cell(env, first, rest);
 }
 
 /* ---- reasons ---- */
@@ -186,8 +226,11 @@ static ERL_NIF_TERM plain_reason(ErlNifEnv *env, PyObject *exception, bool trace
     ERL_NIF_TERM class = class_to_term(env, Py_TYPE(exception));
     /* Before the message: its __str__ may raise the exception once more. */
     ERL_NIF_TERM entries = traceback ? traceback_to_term(env, exception) : 0;
+    PyObject *text = traceback ? printed(exception) : NULL;
     ERL_NIF_TERM message = message_to_term(env, exception);
 
+    if (traceback)
+        entries = with_text(env, entries, text);
     return traceback ? enif_make_tuple3(env, class, message, entries)
                      : enif_make_tuple2(env, class, message);
 }

@@ -22,7 +22,8 @@
  *              __str__ raises, a sentence that says so
  *   Traceback  list of #{file, line, function, source} (binaries, integer),
  *              outermost first, source the stripped line or <<>>; of more than 1 000
- *              entries the first and the last 500
+ *              entries the first and the last 500. The first has `text` too: all that Python
+ *              would print (causes, contexts, notes, marks), unless that is too long
  *
  * `interrupted` is what an erlang.Interrupt maps to (`timeout`, `interrupted`...).
  */

@@ -1,31 +1,32 @@
 #include "handle.h"
 
-#include "executor.h"
 #include "handle_nif.h"
+#include "interp.h"
 
 #include <stdlib.h>
 
 typedef struct {
     interp_t *interp; /* kept */
     drop_t *drop;
-    executor_t *maker; /* kept, on free-threaded builds; else NULL */
+    void *maker; /* kept, on free-threaded builds; else NULL */
     bool has_home;
     ErlNifPid home; /* the context's process where it was made: its thread knows the object best */
 } handle_t;
 
 static ErlNifResourceType *type;
+static const handle_makers_t *makers;
 
 static void destroy(ErlNifEnv *env, void *object)
 {
     handle_t *handle = object;
 
     (void)env;
-    if (handle->maker != NULL)
-        executor_drop(handle->maker, handle->drop);
-    else
+    if (handle->maker != NULL) {
+        makers->drop(handle->maker, handle->drop);
+        makers->release(handle->maker);
+    } else {
         interp_drop(handle->interp, handle->drop);
-    if (handle->maker != NULL)
-        executor_release(handle->maker);
+    }
     interp_release(handle->interp);
 }
 
@@ -37,9 +38,15 @@ bool handle_setup(ErlNifEnv *env, ErlNifResourceFlags flags)
     return type != NULL;
 }
 
+void handle_set_makers(const handle_makers_t *functions)
+{
+    makers = functions;
+}
+
 bool handle_to_term(module_state_t *state, ErlNifEnv *env, PyObject *object, ERL_NIF_TERM *out)
 {
-    executor_t *maker = pyworker_self() != NULL ? pyworker_self()->executor : NULL;
+    ErlNifPid process;
+    void *maker = makers->here(&process);
     drop_t *drop = malloc(sizeof(*drop));
     handle_t *handle = drop != NULL ? enif_alloc_resource(type, sizeof(*handle)) : NULL;
 
@@ -54,10 +61,10 @@ bool handle_to_term(module_state_t *state, ErlNifEnv *env, PyObject *object, ERL
     handle->maker = NULL;
     handle->has_home = maker != NULL;
     if (maker != NULL)
-        handle->home = maker->report_to;
+        handle->home = process;
 #ifdef Py_GIL_DISABLED
-    if (maker != NULL && maker->kind == INTERP_MAIN)
-        handle->maker = executor_acquire(maker);
+    if (maker != NULL && state->interp->kind == INTERP_MAIN)
+        handle->maker = makers->acquire(maker);
 #endif
     *out = enif_make_resource(env, handle);
     enif_release_resource(handle);
@@ -105,7 +112,7 @@ bool handle_process(ErlNifEnv *env, ERL_NIF_TERM term, handle_place_t *place, Er
         *place = handle->has_home ? HANDLE_PLACE_MAIN_CONTEXT : HANDLE_PLACE_MAIN;
     } else if (interp->user != NULL) {
         *place = HANDLE_PLACE_CONTEXT;
-        *pid = ((executor_t *)interp->user)->report_to;
+        *pid = *(const ErlNifPid *)interp->user;
     }
     pthread_mutex_unlock(&interp->lock);
     return true;

@@ -8,12 +8,23 @@
 #ifndef EP_HANDLE_H
 #define EP_HANDLE_H
 
-#include "module.h"
+#include "interp.h"
 
 #include <erl_nif.h>
 #include <stdbool.h>
 
 typedef enum { HANDLE_NONE, HANDLE_HERE, HANDLE_ELSEWHERE } handle_found_t;
+
+/* Executors, as far as handles know them. */
+typedef struct {
+    void *(*here)(ErlNifPid *process); /* that of this thread, its context's process; or NULL */
+    void *(*acquire)(void *maker);
+    void (*release)(void *maker);
+    void (*drop)(void *maker, drop_t *drop); /* lets one of its threads release an object */
+} handle_makers_t;
+
+/* To be called before the first handle is made, as the library is loaded. */
+void handle_set_makers(const handle_makers_t *functions);
 
 /* Makes the handle term for `object` (borrowed; a reference is kept) in `env`.
  * False, nothing set, when memory is short. GIL: held. */

@@ -1,5 +1,6 @@
 #include "interp.h"
 
+#include "giveway.h"
 #include "guard.h"
 #include "seat.h"
 #include "thread.h"
@@ -33,7 +34,7 @@ static interp_t *main_interp;
 static struct {
     pthread_mutex_t lock;
     pthread_cond_t is_free;
-    uint64_t turn;   /* whose turn it is, 0: nobody's */
+    uint64_t turn; /* whose turn it is, 0: nobody's */
     uint64_t turns;
     int64_t since;
 } life = {.lock = PTHREAD_MUTEX_INITIALIZER, .is_free = PTHREAD_COND_INITIALIZER};
@@ -125,6 +126,7 @@ void interp_release(interp_t *interp)
     if (interp == NULL || atomic_fetch_sub(&interp->references, 1) != 1)
         return;
     free_drops(interp);
+    free(atomic_load(&interp->gil_culprit));
     pthread_mutex_destroy(&interp->lock);
     free(interp);
 }
@@ -187,8 +189,8 @@ static bool bootstrap(interp_t *interp)
     setup = PyImport_ImportModule("erlang._bootstrap");
     if (setup == NULL)
         goto done;
-    result = PyObject_CallMethod(setup, "setup", "sn", kinds[interp->kind],
-                                 (Py_ssize_t)thread_stack());
+    result =
+        PyObject_CallMethod(setup, "setup", "sn", kinds[interp->kind], (Py_ssize_t)thread_stack());
     if (result != NULL && !module_complete(interp->module)) {
         Py_CLEAR(result);
     }
@@ -328,8 +330,8 @@ static void keep_freed_blocks(void)
 
 bool interp_main_start(const interp_config_t *config, char *error, size_t size)
 {
-    start_t start = {config, PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, false, false,
-                     error, size};
+    start_t start = {
+        config, PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, false, false, error, size};
 
     if (main_interp != NULL)
         return true;
@@ -387,9 +389,11 @@ static bool create_current(interp_kind_t kind, PyThreadState **thread, char *err
         .allow_fork = 0,
         .allow_exec = 0,
         .allow_threads = 1,
-        .allow_daemon_threads = 1, /* multiprocessing needs them; whoever stays is seen (is_alone) */
+        .allow_daemon_threads =
+            1, /* multiprocessing needs them; whoever stays is seen (is_alone) */
         .check_multi_interp_extensions = 1,
-        .gil = kind == INTERP_OWN_GIL ? PyInterpreterConfig_OWN_GIL : PyInterpreterConfig_SHARED_GIL,
+        .gil =
+            kind == INTERP_OWN_GIL ? PyInterpreterConfig_OWN_GIL : PyInterpreterConfig_SHARED_GIL,
     };
     PyStatus status = Py_NewInterpreterFromConfig(thread, &config);
 
@@ -492,7 +496,7 @@ interp_t *interp_create(interp_kind_t kind, PyThreadState **thread, char *error,
     ok = create_detached(kind, thread, error, size);
     if (ok) {
         PyEval_RestoreThread(*thread);
-        ok = bootstrap(interp);
+        ok = bootstrap(interp) && (kind != INTERP_SHARED_GIL || giveway_join());
         if (!ok)
             describe_exception("the bootstrap of a sub-interpreter failed", error, size);
         PyEval_SaveThread();
@@ -538,7 +542,7 @@ void interp_leave_behind(interp_t *interp)
     mark_ended(interp);
 }
 
-void interp_set_seat(interp_t *interp, struct seat *seat, queue_node_t *drain, void *user)
+void interp_set_seat(interp_t *interp, struct seat *seat, queue_node_t *drain, const void *user)
 {
     pthread_mutex_lock(&interp->lock);
     if (interp->seat == NULL && !interp->is_ended) {
@@ -558,6 +562,29 @@ void interp_unset_seat(interp_t *interp, struct seat *seat)
         interp->user = NULL;
     }
     pthread_mutex_unlock(&interp->lock);
+}
+
+/* Which interpreter's GIL this one uses. */
+static interp_t *gil_owner(interp_t *interp)
+{
+    return interp->kind == INTERP_SHARED_GIL ? main_interp : interp;
+}
+
+bool interp_blame_for_gil(interp_t *interp, const char *module)
+{
+    char *nobody = NULL;
+    char *name = strdup(module);
+
+    if (name != NULL &&
+        atomic_compare_exchange_strong(&gil_owner(interp)->gil_culprit, &nobody, name))
+        return true;
+    free(name);
+    return false;
+}
+
+const char *interp_gil_culprit(interp_t *interp)
+{
+    return atomic_load(&gil_owner(interp)->gil_culprit);
 }
 
 void interp_drop(interp_t *interp, drop_t *drop)

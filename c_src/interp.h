@@ -36,21 +36,22 @@ typedef struct {
 typedef struct interp {
     atomic_int references;
     interp_kind_t kind;
-    int64_t id;            /* Python's own id; stable after creation */
+    int64_t id; /* Python's own id; stable after creation */
     PyInterpreterState *state;
     module_state_t *module; /* owned by the interpreter's module `_erlang` */
     queue_t drops;
-    pthread_mutex_t lock;   /* leaf */
-    struct seat *seat;      /* who empties drops; NULL when nobody does. Guarded by lock */
-    queue_node_t *drain;    /* pushed to seat when there is something to drop */
+    pthread_mutex_t lock; /* leaf */
+    struct seat *seat;    /* who empties drops; NULL when nobody does. Guarded by lock */
+    queue_node_t *drain;  /* pushed to seat when there is something to drop */
     atomic_bool is_drain_queued;
-    bool is_ended;          /* guarded by lock */
-    void *user;             /* the executor, for routing handles. Guarded by lock */
+    bool is_ended;             /* guarded by lock */
+    const void *user;          /* ErlNifPid of the context, for routing handles. Guarded by lock */
+    char *_Atomic gil_culprit; /* owned; set once, see interp_blame_for_gil */
 } interp_t;
 
 typedef struct {
-    const char *package_dir;    /* where the package `erlang` lies */
-    const char *virtual_env;    /* VIRTUAL_ENV or NULL */
+    const char *package_dir; /* where the package `erlang` lies */
+    const char *virtual_env; /* VIRTUAL_ENV or NULL */
 } interp_config_t;
 
 /* Starts the main interpreter, at the first call; waits until it runs. False with a
@@ -99,8 +100,14 @@ void interp_drain(interp_t *interp);
 void interp_release_drops(queue_t *drops);
 
 /* Names the seat that gets `drain` pushed when something is dropped, unless there is one. */
-void interp_set_seat(interp_t *interp, struct seat *seat, queue_node_t *drain, void *user);
+void interp_set_seat(interp_t *interp, struct seat *seat, queue_node_t *drain, const void *user);
 void interp_unset_seat(interp_t *interp, struct seat *seat);
+
+/* Free-threaded builds: remembers the module whose import switched the interpreter's GIL on, for
+ * good. False if one was named before, or memory is short. */
+bool interp_blame_for_gil(interp_t *interp, const char *module);
+/* That name, or NULL; valid as long as the interpreter is kept. Any thread, no GIL. */
+const char *interp_gil_culprit(interp_t *interp);
 
 /* Runs erlang._bootstrap.<name>(argument) in the main interpreter from a thread that is
  * detached; *result is its truth. GIL: none held. False if it raised. */

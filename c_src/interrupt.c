@@ -17,6 +17,7 @@ typedef struct {
 } interrupt_job_t;
 
 static _Atomic int64_t grace_ns = 1000000000;
+static _Atomic int64_t patience_ns;
 
 void interrupt_set_grace(int64_t ns)
 {
@@ -31,13 +32,17 @@ void interrupt_deliver(pyworker_t *self, job_t *job)
     request_t *request = request_find(token);
     pyworker_t *victim;
     unsigned long thread_id = 0;
+    int64_t nobody = 0;
     bool is_deferred;
 
+    atomic_compare_exchange_strong(&self->executor->knocks_since, &nobody, clock_now());
     pyworker_attach(self);
+    atomic_store(&self->executor->knocks_since, 0);
     pthread_mutex_lock(&self->executor->seat.lock);
     victim = (pyworker_t *)seat_find(&self->executor->seat, &request->job.node);
     is_deferred = request_is_deferred(request);
-    if (!is_deferred && victim != NULL && request_is_alive(request, token) && victim->waits == NULL) {
+    if (!is_deferred && victim != NULL && request_is_alive(request, token) &&
+        victim->waits == NULL) {
         PyThreadState_SetAsyncExc(victim->thread_id, self->interp->module->interrupt);
         victim->was_interrupted = true;
         thread_id = victim->thread_id;
@@ -90,19 +95,24 @@ void interrupt_request(uint64_t token)
         timer_arm(clock_now() + atomic_load(&grace_ns), on_grace, is_pending, token);
 }
 
+static void answer_held(request_t *request, ERL_NIF_TERM (*reason)(ErlNifEnv *, request_t *))
+{
+    ErlNifEnv *env = enif_alloc_env();
+
+    request_send(request, env, dispatch_error(env, reason(env, request)));
+    enif_free_env(env);
+    request_unhold(request);
+}
+
 /* Answers in place of the request's server. */
 static bool answer_for(uint64_t token, ERL_NIF_TERM (*reason)(ErlNifEnv *, request_t *),
                        request_phase_t *phase)
 {
     request_t *request = request_find(token);
-    ErlNifEnv *env;
 
     if (!request_hold(request, token, phase))
         return false;
-    env = enif_alloc_env();
-    request_send(request, env, dispatch_error(env, reason(env, request)));
-    enif_free_env(env);
-    request_unhold(request);
+    answer_held(request, reason);
     return true;
 }
 
@@ -135,6 +145,8 @@ static void write_off(uint64_t token, ERL_NIF_TERM (*reason)(ErlNifEnv *, reques
 
 /* ---- stuck ---- */
 
+/* Whether the request's thread was told, or is not to be waited for: one that was lost with an
+ * interpreter must not take the next one with it. */
 static bool was_delivered(executor_t *executor, request_t *request)
 {
     pyworker_t *victim;
@@ -142,7 +154,8 @@ static bool was_delivered(executor_t *executor, request_t *request)
 
     pthread_mutex_lock(&executor->seat.lock);
     victim = (pyworker_t *)seat_find(&executor->seat, &request->job.node);
-    answer = victim == NULL || victim->was_interrupted || victim->waits != NULL;
+    answer = victim == NULL || victim->worker.is_lost || victim->was_interrupted ||
+             victim->waits != NULL;
     pthread_mutex_unlock(&executor->seat.lock);
     return answer;
 }
@@ -153,9 +166,21 @@ static void write_off_running(request_t *request, uint64_t token, void *executor
         write_off(token, reason_replaced);
 }
 
-/* Nobody could attach for the whole grace period: C code holds the interpreter's own GIL. */
-static void replace_interpreter(executor_t *executor)
+/* Nobody could attach for the whole grace period: C code holds the interpreter's own GIL. On a busy
+ * machine the one who is to attach may not have had its turn: the period starts with its knock. */
+static void replace_interpreter(executor_t *executor, uint64_t token)
 {
+    int64_t since = atomic_load(&executor->knocks_since);
+    int64_t grace = atomic_load(&grace_ns);
+
+    if (since == 0) {
+        interrupt_request(token);
+        return;
+    }
+    if (clock_now() - since < grace) {
+        timer_arm(since + grace, on_grace, is_pending, token);
+        return;
+    }
     request_each(write_off_running, executor);
     executor_replace(executor);
 }
@@ -169,7 +194,7 @@ static void on_grace(uint64_t token)
     if (executor == NULL || !request_is_alive(request, token))
         return;
     if (executor->kind == INTERP_OWN_GIL && !was_delivered(executor, request)) {
-        replace_interpreter(executor);
+        replace_interpreter(executor, token);
         return;
     }
     if (seat_abandon(&executor->seat, &request->job.node)) {
@@ -186,27 +211,103 @@ static void withdraw(uint64_t token, request_phase_t phase)
         interrupt_request(token); /* a queued one may have started meanwhile */
     if (phase == PHASE_QUEUED)
         dispatch_drop_slot(request_find(token), token);
+    if (phase == PHASE_WAITING)
+        slots_forget(dispatch_slots());
 }
 
-/* ---- deadlines nobody waits for ---- */
+/* ---- deadlines ---- */
+
+/*
+ * The timer looks at a place of the slab, not at a request: at the first deadline that stood there,
+ * then at that of whatever request has the place by now. So as calls with the same time-out follow
+ * each other, hardly any of them touches the timer. An entry is its time in ms above the index; it
+ * is of use as long as `armed` has that time.
+ */
+
+void interrupt_set_patience(int64_t ns)
+{
+    atomic_store(&patience_ns, ns);
+}
+
+void interrupt_set_deadline(request_t *request, int64_t deadline)
+{
+    int64_t patience = atomic_load_explicit(&patience_ns, memory_order_relaxed);
+    int64_t until = deadline;
+
+    if (patience != 0 && request->op != OP_ACQUIRE && patience < deadline - clock_now())
+        until = clock_now() + patience;
+    atomic_store_explicit(&request->deadline, deadline, memory_order_relaxed);
+    atomic_store_explicit(&request->patience, until, memory_order_relaxed);
+}
+
+static int64_t next_time(request_t *request)
+{
+    return atomic_load(request_phase(request) == PHASE_WAITING ? &request->patience
+                                                               : &request->deadline);
+}
 
 static ERL_NIF_TERM reason_late(ErlNifEnv *env, request_t *request)
 {
     return request_phase(request) == PHASE_WAITING ? dispatch_overloaded(env) : atom_timeout;
 }
 
-static void on_deadline(uint64_t token)
+static void expire(request_t *request, uint64_t token)
 {
     request_phase_t phase;
 
-    if (answer_for(token, reason_late, &phase))
+    if (clock_now() < atomic_load(&request->deadline)) { /* it stood in line for long enough */
+        if (request_hold_waiting(request, token)) {
+            answer_held(request, reason_late);
+            withdraw(token, PHASE_WAITING);
+        } else {
+            interrupt_at_deadline(request);
+        }
+    } else if (answer_for(token, reason_late, &phase)) {
         withdraw(token, phase);
+    }
+}
+
+static bool is_armed(uint64_t entry)
+{
+    return atomic_load(&request_find(entry)->armed) == (int64_t)(entry >> REQUEST_INDEX_BITS);
+}
+
+static void on_time(uint64_t entry)
+{
+    request_t *request = request_find(entry);
+    int64_t armed = (int64_t)(entry >> REQUEST_INDEX_BITS);
+    uint64_t token;
+    int64_t due;
+
+    if (!atomic_compare_exchange_strong(&request->armed, &armed, INT64_MAX))
+        return;
+    token = request_token(request);
+    if (!request_is_alive(request, token))
+        return;
+    due = next_time(request);
+    if (request_token(request) != token)
+        return; /* the next one was published after the exchange: it arms the timer itself */
+    if (due <= clock_now())
+        expire(request, token);
+    else
+        interrupt_at_deadline(request);
 }
 
 void interrupt_at_deadline(request_t *request)
 {
-    if (request->deadline != CLOCK_NEVER)
-        timer_arm(request->deadline, on_deadline, is_pending, request_token(request));
+    int64_t due = next_time(request);
+    int64_t ms = due / 1000000 + 1;
+    int64_t armed = atomic_load(&request->armed);
+
+    if (due == CLOCK_NEVER)
+        return;
+    do {
+        if (armed <= ms)
+            return;
+    } while (!atomic_compare_exchange_weak(&request->armed, &armed, ms));
+    if (!timer_arm(ms * 1000000, on_time, is_armed,
+                   (uint64_t)ms << REQUEST_INDEX_BITS | request->index))
+        atomic_store(&request->armed, INT64_MAX);
 }
 
 /* ---- owners and contexts that are gone ---- */

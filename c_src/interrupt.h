@@ -34,8 +34,13 @@ bool interrupt_running(struct context *context);
 /* Serves a JOB_INTERRUPT; attaches. */
 void interrupt_deliver(pyworker_t *self, job_t *job);
 
-/* Answers `timeout` at the request's deadline: for requests whose caller may not be waiting. Before
- * it is admitted. */
+/* How long a request may stand in line, in ns; 0: until its deadline. */
+void interrupt_set_patience(int64_t ns);
+
+/* Sets the request's times; before it is published. */
+void interrupt_set_deadline(request_t *request, int64_t deadline);
+
+/* Sees to it that it is answered at its deadline; after it was published. */
 void interrupt_at_deadline(request_t *request);
 
 #endif

@@ -11,6 +11,7 @@
 #include "origin.h"
 #include "owner.h"
 #include "pycompat.h"
+#include "sink.h"
 #include "terms.h"
 
 /* ---- functions of the module; what users see is in the package `erlang` ---- */
@@ -33,9 +34,12 @@ static PyObject *module_call(PyObject *module, PyObject *arguments)
     return callback_call(module_state(module), kind_atom, name, positional, keywords);
 }
 
-PyDoc_STRVAR(start_doc, "start(name, args, kwargs, done)\n--\n\n"
-                        "Calls an Erlang function without waiting; done(value, exception) is called\n"
-                        "later on another thread, one of the two being None.");
+PyDoc_STRVAR(start_doc,
+             "start(name, args, kwargs, done)\n--\n\n"
+             "Calls an Erlang function without waiting; done(value, exception) is called\n"
+             "later on another thread, one of the two being None. The Ref is for abandon.");
+PyDoc_STRVAR(abandon_doc, "abandon(ref)\n--\n\n"
+                          "Kills the process of a call that start made, unless it has answered.");
 
 static PyObject *module_start(PyObject *module, PyObject *arguments)
 {
@@ -47,6 +51,11 @@ static PyObject *module_start(PyObject *module, PyObject *arguments)
     if (!PyArg_ParseTuple(arguments, "OOOO", &name, &positional, &keywords, &done))
         return NULL;
     return callback_start(module_state(module), name, positional, keywords, done);
+}
+
+static PyObject *module_abandon(PyObject *module, PyObject *ref)
+{
+    return callback_abandon(module_state(module), ref);
 }
 
 PyDoc_STRVAR(self_doc, "self()\n--\n\n"
@@ -80,8 +89,9 @@ static PyObject *module_send(PyObject *module, PyObject *arguments)
     return callback_send(module_state(module), pid, term);
 }
 
-PyDoc_STRVAR(atom_doc, "atom(text)\n--\n\n"
-                       "The Atom of a text; its atom exists from then on. erlang.Error: the table is full.");
+PyDoc_STRVAR(atom_doc,
+             "atom(text)\n--\n\n"
+             "The Atom of a text; its atom exists from then on. erlang.Error: the table is full.");
 
 static PyObject *module_atom(PyObject *module, PyObject *text)
 {
@@ -97,14 +107,17 @@ static PyObject *module_whereis(PyObject *module, PyObject *name)
 }
 
 PyDoc_STRVAR(origin_doc, "origin()\n--\n\nOn whose behalf this code runs, or None.");
-PyDoc_STRVAR(enter_doc, "enter(origin)\n--\n\n"
-                        "Makes this thread run on behalf of origin (or of nobody: None); the one before.");
+PyDoc_STRVAR(enter_doc,
+             "enter(origin)\n--\n\n"
+             "Makes this thread run on behalf of origin (or of nobody: None); the one before.");
 
-PyDoc_STRVAR(interrupt_thread_doc, "interrupt_thread(ident)\n--\n\n"
-                                   "Raises Interrupt in a thread of this interpreter, at its next bytecode.");
+PyDoc_STRVAR(interrupt_thread_doc,
+             "interrupt_thread(ident)\n--\n\n"
+             "Raises Interrupt in a thread of this interpreter, at its next bytecode.");
 
-PyDoc_STRVAR(import_in_main_doc, "import_in_main(package)\n--\n\n"
-                                 "Imports the package in the main interpreter, once per VM; whether it is there.");
+PyDoc_STRVAR(import_in_main_doc,
+             "import_in_main(package)\n--\n\n"
+             "Imports the package in the main interpreter, once per VM; whether it is there.");
 
 static PyObject *module_import_in_main(PyObject *module, PyObject *name)
 {
@@ -166,14 +179,52 @@ static PyObject *module_copy_memory(PyObject *module, PyObject *arguments)
     return PyBytes_FromStringAndSize((const char *)(uintptr_t)address, size);
 }
 
-PyDoc_STRVAR(guard_exit_doc, "guard_exit()\n--\n\n"
-                             "To be called after a library with exit handlers may have been loaded.");
+PyDoc_STRVAR(guard_exit_doc,
+             "guard_exit()\n--\n\n"
+             "To be called after a library with exit handlers may have been loaded.");
 
 static PyObject *module_guard_exit(PyObject *module, PyObject *unused)
 {
     (void)module;
     (void)unused;
     interp_guard_exit();
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(needs_gil_doc,
+             "needs_gil(module)\n--\n\n"
+             "Whether an extension module does not declare in its slots that it can do "
+             "without the GIL.");
+
+static PyObject *module_needs_gil(PyObject *self, PyObject *module)
+{
+#if PY_VERSION_HEX >= 0x030D0000
+    const PyModuleDef *def = PyModule_Check(module) ? PyModule_GetDef(module) : NULL;
+
+    for (const PyModuleDef_Slot *slot = def != NULL ? def->m_slots : NULL;
+         slot != NULL && slot->slot != 0; slot++)
+        if (slot->slot == Py_mod_gil && slot->value == Py_MOD_GIL_NOT_USED)
+            Py_RETURN_FALSE;
+    PyErr_Clear(); /* no definition: it may have been made without */
+#else
+    (void)module;
+#endif
+    (void)self;
+    Py_RETURN_TRUE;
+}
+
+PyDoc_STRVAR(gil_enabled_doc,
+             "gil_enabled(module)\n--\n\n"
+             "Reports the module whose import switched this interpreter's GIL on.");
+
+static PyObject *module_gil_enabled(PyObject *module, PyObject *name)
+{
+    const char *text = PyUnicode_AsUTF8(name);
+
+    if (text == NULL)
+        return NULL;
+    if (interp_blame_for_gil(module_state(module)->interp, text))
+        executor_send_event(atom_gil_enabled, text);
     Py_RETURN_NONE;
 }
 
@@ -184,9 +235,19 @@ PyDoc_STRVAR(spawner_doc, "spawner(original)\n--\n\n"
 PyDoc_STRVAR(owns_doc, "owns(fd)\n--\n\nWhether the VM owned the descriptor at start.");
 PyDoc_STRVAR(hits_vm_doc, "hits_vm(pid, signal)\n--\n\nWhether kill(pid, signal) reaches the VM.");
 
+PyDoc_STRVAR(log_level_doc, "log_level()\n--\n\n"
+                            "The least level that Erlang's logger wants, as a number of logging.");
+PyDoc_STRVAR(log_admits_doc, "log_admits(level)\n--\n\n"
+                             "Whether a record of that level is wanted and there is room for it.");
+PyDoc_STRVAR(is_tracing_doc, "is_tracing()\n--\n\nWhether spans are wanted.");
+PyDoc_STRVAR(report_doc, "report(kind, units, term)\n--\n\n"
+                         "Sends a log record (kind 0) or a span (1) of so many KiB; False: it was\n"
+                         "dropped. Does not block.");
+
 static PyMethodDef functions[] = {
     {"call", module_call, METH_VARARGS, call_doc},
     {"start", module_start, METH_VARARGS, start_doc},
+    {"abandon", module_abandon, METH_O, abandon_doc},
     {"self", module_self, METH_NOARGS, self_doc},
     {"send", module_send, METH_VARARGS, send_doc},
     {"atom", module_atom, METH_O, atom_doc},
@@ -194,6 +255,8 @@ static PyMethodDef functions[] = {
     {"origin", origin_get, METH_NOARGS, origin_doc},
     {"enter", origin_enter, METH_O, enter_doc},
     {"guard_exit", module_guard_exit, METH_NOARGS, guard_exit_doc},
+    {"needs_gil", module_needs_gil, METH_O, needs_gil_doc},
+    {"gil_enabled", module_gil_enabled, METH_O, gil_enabled_doc},
     {"loop_settings", deferred_settings, METH_NOARGS, "loop_settings() -> (max_tasks, kind)"},
     {"interrupt_thread", deferred_interrupt_thread, METH_O, interrupt_thread_doc},
     {"import_in_main", module_import_in_main, METH_O, import_in_main_doc},
@@ -204,6 +267,10 @@ static PyMethodDef functions[] = {
     {"spawner", guard_spawner, METH_O, spawner_doc},
     {"owns", guard_owns, METH_O, owns_doc},
     {"hits_vm", guard_hits_vm, METH_VARARGS, hits_vm_doc},
+    {"log_level", sink_log_level, METH_NOARGS, log_level_doc},
+    {"log_admits", sink_log_admits, METH_O, log_admits_doc},
+    {"is_tracing", sink_is_tracing, METH_NOARGS, is_tracing_doc},
+    {"report", sink_report, METH_VARARGS, report_doc},
     {NULL, NULL, 0, NULL},
 };
 
@@ -265,10 +332,31 @@ bool module_complete(module_state_t *state)
 
 /* Every object of the state, for the collector. */
 #define STATE_OBJECTS(X)                                                                           \
-    X(pid_type) X(ref_type) X(port_type) X(fun_type) X(buffer_type) X(atom_type) X(origin_type) X(deferred_type) X(batch_type) X(task_origin)                      \
-    X(loop_submit) X(loop_cancel) X(loop_close) X(loop_wake) X(error) X(callback_error)       \
-    X(process_error) X(interrupt) X(image) X(is_main_only) X(imports_main_only) X(eval_codes)      \
-    X(exec_codes) X(main_ns) X(str_main) X(str_name)
+    X(ref_type)                                                                                    \
+    X(port_type)                                                                                   \
+    X(fun_type)                                                                                    \
+    X(buffer_type)                                                                                 \
+    X(atom_type)                                                                                   \
+    X(origin_type)                                                                                 \
+    X(deferred_type)                                                                               \
+    X(batch_type)                                                                                  \
+    X(task_origin)                                                                                 \
+    X(loop_submit)                                                                                 \
+    X(loop_cancel)                                                                                 \
+    X(loop_close)                                                                                  \
+    X(loop_wake)                                                                                   \
+    X(error)                                                                                       \
+    X(callback_error)                                                                              \
+    X(process_error)                                                                               \
+    X(interrupt)                                                                                   \
+    X(image)                                                                                       \
+    X(is_main_only)                                                                                \
+    X(imports_main_only)                                                                           \
+    X(eval_codes)                                                                                  \
+    X(exec_codes)                                                                                  \
+    X(main_ns)                                                                                     \
+    X(str_main)                                                                                    \
+    X(str_name)
 
 static int module_traverse(PyObject *module, visitproc visit, void *arg)
 {

@@ -27,7 +27,7 @@ typedef struct module_state {
     PyTypeObject *fun_type;
     PyTypeObject *buffer_type;
     PyTypeObject *atom_type;
-    PyTypeObject *origin_type; /* origin.c */
+    PyTypeObject *origin_type;   /* origin.c */
     PyTypeObject *deferred_type; /* deferred.c */
     PyTypeObject *batch_type;    /* batch.c */
     PyObject *task_origin;       /* context variable: the Origin of a task */
@@ -57,9 +57,9 @@ typedef struct module_state {
 
     PyObject *eval_codes; /* dicts: source text -> code object, bounded (run.c) */
     PyObject *exec_codes;
-    PyObject *main_ns; /* dict of __main__ */
-    PyObject *str_main;    /* "__main__" */
-    PyObject *str_name;    /* "__name__" */
+    PyObject *main_ns;  /* dict of __main__ */
+    PyObject *str_main; /* "__main__" */
+    PyObject *str_name; /* "__name__" */
 } module_state_t;
 
 /* Registered with PyImport_AppendInittab before Python starts. No PyMODINIT_FUNC: that exports it. */

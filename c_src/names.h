@@ -9,8 +9,8 @@
 
 #include <stdbool.h>
 
-void names_add(const char *name);
-bool names_has(const char *name);
+void names_add(const char *text);
+bool names_has(const char *text);
 
 /* Whether the package of a (dotted) module name is there; cheap while nothing is. */
 bool names_has_package(const char *module);

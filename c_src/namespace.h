@@ -14,12 +14,14 @@
 
 struct context;
 
-typedef struct namespace {
+typedef struct namespace
+{
     struct context *context; /* kept */
     interp_t *interp;        /* kept; set with the dict */
     drop_t *drop;            /* drop->object is the dict; NULL before first use */
     atomic_bool is_made;
-} namespace_t;
+}
+namespace_t;
 
 bool namespace_setup(ErlNifEnv *env, ErlNifResourceFlags flags);
 

@@ -11,6 +11,7 @@
 #include "interrupt.h"
 #include "namespace.h"
 #include "owner.h"
+#include "sink.h"
 #include "ticket.h"
 #include "timer.h"
 
@@ -23,19 +24,20 @@
 
 /* ---- start ---- */
 
-/* setup({MaxConcurrent, StackBytes, MaxThreads, GraceMs, MaxDepth, Guard :: 0 | 1}, EventPid) -> ok */
+/* setup({MaxConcurrent, StackBytes, MaxThreads, GraceMs, MaxDepth, Guard :: 0 | 1, PatienceMs},
+ *       EventPid) -> ok; PatienceMs: overload_wait */
 NIF(nif_setup)
 {
     const ERL_NIF_TERM *parts;
     int arity;
-    ErlNifSInt64 values[6];
+    ErlNifSInt64 values[7];
     ErlNifPid pid;
 
     (void)argc;
-    if (!enif_get_tuple(env, argv[0], &arity, &parts) || arity != 6 ||
+    if (!enif_get_tuple(env, argv[0], &arity, &parts) || arity != 7 ||
         !enif_get_local_pid(env, argv[1], &pid))
         return enif_make_badarg(env);
-    for (int i = 0; i < 6; i++)
+    for (int i = 0; i < 7; i++)
         if (!enif_get_int64(env, parts[i], &values[i]))
             return enif_make_badarg(env);
     request_enter_scheduler(env);
@@ -45,6 +47,7 @@ NIF(nif_setup)
     interrupt_set_grace(values[3] * 1000000);
     callback_set_max_depth((uint32_t)values[4]);
     guard_set(values[5] != 0);
+    interrupt_set_patience(values[6] * 1000000);
     executor_set_event_process(&pid);
     return timer_setup() ? atom_ok : enif_make_tuple2(env, atom_error, atom_system_limit);
 }
@@ -143,7 +146,7 @@ typedef struct {
 static bool find_mode(ERL_NIF_TERM mode, interp_kind_t *kind, bool *is_exclusive)
 {
     const mode_t_ modes[] = {
-        {&atom_free_threaded, INTERP_MAIN, true}, {&atom_worker, INTERP_MAIN, true},
+        {&atom_free_threaded, INTERP_MAIN, true},   {&atom_worker, INTERP_MAIN, true},
         {&atom_multi_executor, INTERP_MAIN, false}, {&atom_subinterp, INTERP_SHARED_GIL, true},
         {&atom_owngil, INTERP_OWN_GIL, true},
     };
@@ -187,19 +190,19 @@ NIF(nif_context_close)
 }
 
 /* context_info(Context) -> {Mode, InterpreterId | undefined, Calls, Errors, BusyNs, Threads, Lost,
- * {RunningToken, Ns} | undefined, Parked, Queued, Namespaces} */
+ * {RunningToken, Ns} | undefined, Parked, Queued, GilCulprit | undefined, Namespaces} */
 NIF(nif_context_info)
 {
     context_t *context = context_get(env, argv[0]);
-    ERL_NIF_TERM parts[11];
+    ERL_NIF_TERM parts[12];
 
     (void)argc;
     if (context == NULL)
         return enif_make_badarg(env);
     parts[0] = context->mode;
     executor_info(context->executor, env, parts + 1);
-    parts[10] = enif_make_int64(env, atomic_load(&context->namespaces));
-    return enif_make_tuple_from_array(env, parts, 11);
+    parts[11] = enif_make_int64(env, atomic_load(&context->namespaces));
+    return enif_make_tuple_from_array(env, parts, 12);
 }
 
 /* main_context(Context) -> ok: where requests go that only the main interpreter can run */
@@ -325,6 +328,7 @@ static ERL_NIF_TERM admit(ErlNifEnv *env, request_t *request)
     bool is_admitted = true;
 
     request_publish(request);
+    interrupt_at_deadline(request);
     /* A thread that serves no request waits for an errand, and may be waited for by one
      * that holds a slot: it must not stand in line behind that. */
     if ((request->flags & FLAG_ERRAND) != 0) {
@@ -344,16 +348,6 @@ static ERL_NIF_TERM admit(ErlNifEnv *env, request_t *request)
     return token;
 }
 
-/* Nobody may be waiting: the ticket finds the request, the timer ends it. */
-static void note_ticket(ErlNifEnv *env, ERL_NIF_TERM reference, request_t *request)
-{
-    _Atomic uint64_t *token = ticket_token(env, reference);
-
-    if (token != NULL)
-        atomic_store(token, request_token(request));
-    interrupt_at_deadline(request);
-}
-
 /* submit(Context, Owner | none, Namespace | none, ReplyTo, Ref, Op, Target, Function, Arguments,
  *        Keywords, Timeout, Flags, Depth) -> Token | {error, Reason} | {context_down, Reason}
  * Op: 0 call, 1 eval, 2 exec. The reply is {Ref, Result}. */
@@ -371,7 +365,8 @@ NIF(nif_submit)
 
     (void)argc;
     if (context == NULL || (namespace == NULL && !enif_is_identical(argv[2], atom_none)) ||
-        !enif_get_local_pid(env, argv[3], &reply_to) || !enif_get_uint(env, argv[5], &op) || op > OP_EXEC || !enif_get_uint(env, argv[11], &flags) ||
+        !enif_get_local_pid(env, argv[3], &reply_to) || !enif_get_uint(env, argv[5], &op) ||
+        op > OP_EXEC || !enif_get_uint(env, argv[11], &flags) ||
         !enif_get_uint(env, argv[12], &depth))
         return enif_make_badarg(env);
     if (!context_is_open(context))
@@ -383,7 +378,7 @@ NIF(nif_submit)
     request->flags = flags;
     request->depth = depth;
     request->reply_to = reply_to;
-    request->deadline = deadline_from(env, argv[10]);
+    interrupt_set_deadline(request, deadline_from(env, argv[10]));
     request->context = context_acquire(context);
     if (owner != NULL) {
         request->owner = owner_acquire(owner);
@@ -397,7 +392,7 @@ NIF(nif_submit)
     request->keywords = keep(env, request, argv[9]);
     request->reference = enif_make_copy(request->env, argv[4]);
     if ((flags & FLAG_RESPONSE) != 0)
-        note_ticket(env, argv[4], request);
+        ticket_set_token(env, argv[4], request_token(request));
     request_enter_scheduler(env);
     token = admit(env, request);
     request_leave_scheduler();
@@ -419,8 +414,8 @@ static ERL_NIF_TERM phase_atom(request_phase_t phase)
     return atom_replied;
 }
 
-/* cancel(Token) -> waiting | queued | running | replied: what it was found as; replied: its answer
- * is there or certain to come. A running one is interrupted. */
+/* cancel(Token) -> waiting | queued | running | replied | ended: what it was found as; replied: its
+ * answer is certain to come; ended: it was sent. A running one is interrupted. */
 NIF(nif_cancel)
 {
     ErlNifUInt64 token;
@@ -431,7 +426,7 @@ NIF(nif_cancel)
     if (!enif_get_uint64(env, argv[0], &token) || (request = request_find(token)) == NULL)
         return enif_make_badarg(env);
     if (!request_answer(request, token, &phase))
-        return atom_replied;
+        return request_is_alive(request, token) ? atom_replied : atom_ended;
     if (phase == PHASE_RUNNING || phase == PHASE_QUEUED)
         interrupt_request(token); /* a queued one may have started meanwhile */
     if (phase == PHASE_QUEUED) {
@@ -439,6 +434,8 @@ NIF(nif_cancel)
         dispatch_drop_slot(request, token); /* it will not run: others may */
         request_leave_scheduler();
     }
+    if (phase == PHASE_WAITING)
+        slots_forget(dispatch_slots());
     return phase_atom(phase);
 }
 
@@ -463,7 +460,11 @@ NIF(nif_cancel_waiting)
     (void)argc;
     if (!enif_get_uint64(env, argv[0], &token) || (request = request_find(token)) == NULL)
         return enif_make_badarg(env);
-    return request_answer_waiting(request, token) ? atom_true : atom_false;
+    if (!request_hold_waiting(request, token))
+        return atom_false;
+    request_unhold(request);
+    slots_forget(dispatch_slots());
+    return atom_true;
 }
 
 /* ticket() -> Ref, to be passed to submit */
@@ -474,13 +475,16 @@ NIF(nif_ticket)
     return ticket_make(env);
 }
 
-/* ticket_token(Ref) -> Token */
+/* ticket_token(Ref) -> Token of the calling process's ticket | foreign, of another one's */
 NIF(nif_ticket_token)
 {
-    _Atomic uint64_t *token = ticket_token(env, argv[0]);
+    uint64_t token;
+    bool is_own;
 
     (void)argc;
-    return token != NULL ? enif_make_uint64(env, atomic_load(token)) : enif_make_badarg(env);
+    if (!ticket_token(env, argv[0], &token, &is_own))
+        return enif_make_badarg(env);
+    return is_own ? enif_make_uint64(env, token) : atom_foreign;
 }
 
 /* owner_for(Pid) -> Owner, watching the calling process; erlang.self() is Pid */
@@ -555,7 +559,7 @@ NIF(nif_slot_acquire)
     request->flags = 0;
     request->depth = 0;
     request->reply_to = reply_to;
-    request->deadline = deadline_from(env, argv[3]);
+    interrupt_set_deadline(request, deadline_from(env, argv[3]));
     request->owner = owner_acquire(owner);
     owner_note(owner, request_token(request));
     request->reference = enif_make_copy(request->env, argv[2]);
@@ -629,6 +633,56 @@ NIF(nif_counters)
                             enif_make_int(env, thread_count()), enif_make_int(env, thread_max()));
 }
 
+/* ---- what Python reports ---- */
+
+/* sink_open(Bound) -> ok: the calling process takes the reports */
+NIF(nif_sink_open)
+{
+    ErlNifPid pid;
+    int bound;
+
+    (void)argc;
+    if (!enif_get_int(env, argv[0], &bound) || enif_self(env, &pid) == NULL)
+        return enif_make_badarg(env);
+    sink_open(&pid, bound);
+    return atom_ok;
+}
+
+/* sink_taken(Units) -> ok */
+NIF(nif_sink_taken)
+{
+    int units;
+
+    (void)argc;
+    if (!enif_get_int(env, argv[0], &units))
+        return enif_make_badarg(env);
+    sink_taken(units);
+    return atom_ok;
+}
+
+/* sink_dropped() -> {Records, Spans} */
+NIF(nif_sink_dropped)
+{
+    (void)argc;
+    (void)argv;
+    return enif_make_tuple2(env, enif_make_int64(env, sink_dropped(REPORT_LOG)),
+                            enif_make_int64(env, sink_dropped(REPORT_SPAN)));
+}
+
+/* sink_set(Level, Tracing :: 0 | 1) -> ok */
+NIF(nif_sink_set)
+{
+    int level;
+    int tracing;
+
+    (void)argc;
+    if (!enif_get_int(env, argv[0], &level) || !enif_get_int(env, argv[1], &tracing))
+        return enif_make_badarg(env);
+    sink_set_level(level);
+    sink_set_tracing(tracing != 0);
+    return atom_ok;
+}
+
 /* ---- loading ---- */
 
 static bool open_types(ErlNifEnv *env, ErlNifResourceFlags flags)
@@ -637,21 +691,25 @@ static bool open_types(ErlNifEnv *env, ErlNifResourceFlags flags)
            handle_setup(env, flags) && callback_setup(env, flags) && ticket_setup(env, flags);
 }
 
+static char build_id[] = EP_BUILD_ID;
+
 /* Our threads may be inside until the VM ends, and ERTS hides dying children from
  * Python's subprocess unless SIGCHLD has its default meaning (py_nif.erl sees to that). */
 static int load(ErlNifEnv *env, void **priv_data, ERL_NIF_TERM info)
 {
     (void)info;
     atoms_init(env);
-    *priv_data = (void *)EP_BUILD_ID;
+    handle_set_makers(&executor_makers);
+    *priv_data = build_id;
     return open_types(env, ERL_NIF_RT_CREATE) && request_setup() && dispatch_setup(1) ? 0 : 1;
 }
 
-/* The same build takes over; the state is in the library, which stays where it is. */
+/* The same library takes over: the state is in it, and it stays where it is. Another build, and a copy of
+ * the file too, is another library with nothing in it. */
 static int upgrade(ErlNifEnv *env, void **priv_data, void **old_priv_data, ERL_NIF_TERM info)
 {
     (void)info;
-    if (strcmp((const char *)*old_priv_data, EP_BUILD_ID) != 0)
+    if (*old_priv_data != build_id)
         return 1;
     *priv_data = *old_priv_data;
     atoms_init(env);
@@ -679,8 +737,8 @@ static ErlNifFunc functions[] = {
     {"pool_close", 0, nif_pool_close, 0},
     {"submit", 13, nif_submit, 0},
     {"cancel", 1, nif_cancel, 0},
-    {"interrupt", 1, nif_interrupt, 0},
     {"cancel_waiting", 1, nif_cancel_waiting, 0},
+    {"interrupt", 1, nif_interrupt, 0},
     {"ticket", 0, nif_ticket, 0},
     {"ticket_token", 1, nif_ticket_token, 0},
     {"owner", 0, nif_owner, 0},
@@ -694,6 +752,10 @@ static ErlNifFunc functions[] = {
     {"is_handle", 1, nif_is_handle, 0},
     {"handle_place", 1, nif_handle_place, 0},
     {"counters", 0, nif_counters, 0},
+    {"sink_open", 1, nif_sink_open, 0},
+    {"sink_taken", 1, nif_sink_taken, 0},
+    {"sink_dropped", 0, nif_sink_dropped, 0},
+    {"sink_set", 2, nif_sink_set, 0},
 };
 
 ERL_NIF_INIT(py_nif, functions, load, NULL, upgrade, unload)

@@ -21,8 +21,8 @@
 typedef struct owner {
     ErlNifPid pid;
     atomic_bool is_dead;
-    atomic_int requests; /* that hold a reference: nothing to look for at 0 */
-    atomic_int slots;    /* py_semaphore:acquire/1 */
+    atomic_int requests;                   /* that hold a reference: nothing to look for at 0 */
+    atomic_int slots;                      /* py_semaphore:acquire/1 */
     _Atomic uint64_t recent[OWNER_RECENT]; /* tokens of its last requests */
     atomic_uint next_recent;               /* how many there were */
 } owner_t;

@@ -10,17 +10,17 @@
 
 #define CHUNK_BITS 8
 #define CHUNK_SIZE (1u << CHUNK_BITS)
-#define CHUNKS (1u << 16)
-#define INDEX_BITS 24 /* CHUNK_BITS + bits of CHUNKS: 16 million requests at once */
-#define KEPT_ENVS 128 /* per free list: the rest of an ended request keeps no env */
+#define CHUNKS     (1u << 16)
+#define INDEX_BITS REQUEST_INDEX_BITS /* CHUNK_BITS + bits of CHUNKS: 16 million requests at once */
+#define KEPT_ENVS  128                /* per free list: the rest of an ended request keeps no env */
 
-#define PHASE_MASK 3u
-#define ANSWERED 4u
-#define HELD 8u   /* somebody reads it: it must not end yet */
-#define ENDED 16u /* its server let go of it while it was held */
-#define SLOT 32u  /* it has a slot: who clears this gives the slot back */
-#define DEFERRED 64u /* a coroutine: nobody serves it, its task is on a loop */
-#define STATE_BITS 7
+#define PHASE_MASK      3u
+#define ANSWERED        4u
+#define HELD            8u  /* somebody reads it: it must not end yet */
+#define ENDED           16u /* its server let go of it while it was held */
+#define SLOT            32u /* it has a slot: who clears this gives the slot back */
+#define DEFERRED        64u /* a coroutine: nobody serves it, its task is on a loop */
+#define STATE_BITS      7
 #define GENERATION_BITS 35 /* with the index a token fits a small integer */
 #define GENERATION_MASK ((UINT64_C(1) << GENERATION_BITS) - 1)
 
@@ -83,6 +83,7 @@ static bool grow(cache_t *own)
     }
     for (uint32_t i = 0; i < CHUNK_SIZE; i++) {
         chunk[i].index = at << CHUNK_BITS | i;
+        atomic_init(&chunk[i].armed, INT64_MAX);
         chunk[i].home = own;
         list_append(&own->free, &chunk[i].job.node);
     }
@@ -215,11 +216,11 @@ bool request_hold(request_t *request, uint64_t token, request_phase_t *phase)
     return claim(request, token, ANSWERED | HELD, phase);
 }
 
-bool request_answer_waiting(request_t *request, uint64_t token)
+bool request_hold_waiting(request_t *request, uint64_t token)
 {
     uint64_t waiting = (token >> INDEX_BITS) << STATE_BITS | PHASE_WAITING;
 
-    return atomic_compare_exchange_strong(&request->state, &waiting, waiting | ANSWERED);
+    return atomic_compare_exchange_strong(&request->state, &waiting, waiting | ANSWERED | HELD);
 }
 
 bool request_is_answered(request_t *request)

@@ -16,6 +16,8 @@
 #ifndef EP_REQUEST_H
 #define EP_REQUEST_H
 
+#define REQUEST_INDEX_BITS 24 /* of a token; the generation is above */
+
 #include "queue.h"
 
 #include <erl_nif.h>
@@ -28,7 +30,14 @@ struct owner;
 struct callback;
 
 /* What an executor's worker serves. */
-typedef enum { JOB_REQUEST, JOB_INTERRUPT, JOB_DRAIN, JOB_DROP, JOB_COMPLETION, JOB_CLOSE_LOOP } job_kind_t;
+typedef enum {
+    JOB_REQUEST,
+    JOB_INTERRUPT,
+    JOB_DRAIN,
+    JOB_DROP,
+    JOB_COMPLETION,
+    JOB_CLOSE_LOOP
+} job_kind_t;
 
 typedef struct {
     queue_node_t node;
@@ -61,26 +70,28 @@ typedef struct request {
     job_t job; /* first: a queue's node is the request */
     _Atomic uint64_t state;
     uint32_t index;
-    struct cache *home;   /* the free list it goes back to */
+    struct cache *home; /* the free list it goes back to */
     uint32_t flags;
-    uint32_t depth;       /* callbacks above it */
+    uint32_t depth; /* callbacks above it */
     request_op_t op;
-    int64_t deadline;     /* clock_now() time */
+    _Atomic int64_t deadline; /* clock_now() time */
+    _Atomic int64_t patience; /* the same, as long as it stands in line; no later than deadline */
+    _Atomic int64_t armed;    /* when the timer looks at it, in ms; no later than need be */
     int64_t started;
-    ErlNifEnv *env;       /* holds all terms below */
-    bool is_light;        /* env holds little besides reference: the reply may carry it along */
+    ErlNifEnv *env; /* holds all terms below */
+    bool is_light;  /* env holds little besides reference: the reply may carry it along */
     ERL_NIF_TERM reference;
-    ERL_NIF_TERM target;  /* module or handle; source for eval and exec */
+    ERL_NIF_TERM target; /* module or handle; source for eval and exec */
     ERL_NIF_TERM function;
     ERL_NIF_TERM arguments; /* list; locals map for eval */
     ERL_NIF_TERM keywords;  /* map or list of pairs */
     ErlNifPid reply_to;
-    struct owner *owner;         /* kept; NULL for casts */
-    struct context *context;     /* kept */
-    struct namespace *namespace; /* kept, or NULL */
+    struct owner *owner;                 /* kept; NULL for casts */
+    struct context *context;             /* kept */
+    struct namespace *namespace;         /* kept, or NULL */
     _Atomic(struct executor *) executor; /* borrowed: executors are never given back to the heap */
-    bool interrupted; /* guarded by the seat's lock */
-    atomic_int parts; /* how many request_end are to come: 2 once deferred */
+    bool interrupted;                    /* guarded by the seat's lock */
+    atomic_int parts;                    /* how many request_end are to come: 2 once deferred */
 } request_t;
 
 bool request_setup(void);
@@ -98,11 +109,13 @@ bool request_clear_slot(request_t *request, uint64_t token);
 
 /* Visits all requests that have not ended; others may end them meanwhile, so visit may compare
  * pointers but must claim the token before it reads further. */
-void request_each(void (*visit)(request_t *request, uint64_t token, void *argument), void *argument);
+void request_each(void (*visit)(request_t *request, uint64_t token, void *argument),
+                  void *argument);
 
 uint64_t request_token(const request_t *request);
 
-/* The request of a token; it may have ended meanwhile. NULL: never existed. */
+/* The request of a token, of which only the index counts; it may have ended meanwhile. NULL: never
+ * existed. */
 request_t *request_find(uint64_t token);
 
 void request_set_phase(request_t *request, request_phase_t phase);
@@ -119,7 +132,7 @@ bool request_hold(request_t *request, uint64_t token, request_phase_t *phase);
 void request_unhold(request_t *request);
 
 /* The same for a request that still stands in line; else nothing happens. */
-bool request_answer_waiting(request_t *request, uint64_t token);
+bool request_hold_waiting(request_t *request, uint64_t token);
 
 bool request_is_answered(request_t *request);
 

@@ -15,7 +15,7 @@
 #include <string.h>
 
 #define STACK_ARGUMENTS 8
-#define CODES_MAX 512 /* compiled sources kept per interpreter */
+#define CODES_MAX       512 /* compiled sources kept per interpreter */
 
 /* What one request needs at hand. */
 typedef struct {
@@ -30,10 +30,10 @@ typedef struct {
 /* The arguments of one call, as vectorcall wants them. */
 typedef struct {
     PyObject *on_stack[STACK_ARGUMENTS + 1];
-    PyObject **all;    /* on_stack or allocated; [0] is scratch for vectorcall */
-    Py_ssize_t count;  /* positional and keyword values, from all[1] on */
+    PyObject **all;   /* on_stack or allocated; [0] is scratch for vectorcall */
+    Py_ssize_t count; /* positional and keyword values, from all[1] on */
     Py_ssize_t positional;
-    PyObject *names;   /* tuple of keyword names, or NULL */
+    PyObject *names; /* tuple of keyword names, or NULL */
 } arguments_t;
 
 bool run_is_success(ErlNifEnv *env, ERL_NIF_TERM result)
@@ -716,9 +716,9 @@ static bool add_local(run_t *run, PyObject *locals, ERL_NIF_TERM key, ERL_NIF_TE
     if (name == NULL)
         return false;
     if (PyDict_Contains(locals, name) > 0)
-        fail(run, enif_make_tuple3(run->env, atom_badarg,
-                                   enif_make_list2(run->env, atom_locals, step),
-                                   atom_duplicate_key));
+        fail(run,
+             enif_make_tuple3(run->env, atom_badarg, enif_make_list2(run->env, atom_locals, step),
+                              atom_duplicate_key));
     else
         object = to_object(run, value, place);
     if (object != NULL)

@@ -32,12 +32,12 @@ typedef struct seat seat_t;
 
 typedef struct worker {
     seat_t *seat;
-    parker_t parker;       /* where it waits for work */
+    parker_t parker; /* where it waits for work */
     spin_t spin;
-    struct worker *next;   /* in seat->idle; guarded by seat->lock, like all below */
+    struct worker *next;    /* in seat->idle; guarded by seat->lock, like all below */
     struct worker *sibling; /* in seat->all or seat->given_up */
-    queue_node_t *current; /* what it serves; NULL between requests */
-    bool is_errand;        /* current needs no seat */
+    queue_node_t *current;  /* what it serves; NULL between requests */
+    bool is_errand;         /* current needs no seat */
     bool is_idle;
     bool spins; /* it was the home worker when it last looked; for its own thread */
     bool is_parked;
@@ -46,28 +46,28 @@ typedef struct worker {
 
 struct seat {
     queue_t arriving;
-    queue_t nested;     /* goes first */
-    _Atomic int awake;  /* 1: somebody will look at the queues, a spinning worker too: a push then
+    queue_t nested;    /* goes first */
+    _Atomic int awake; /* 1: somebody will look at the queues, a spinning worker too: a push then
                            is nothing but a push */
     pthread_mutex_t lock;
-    list_t ready[2];    /* [1]: nested */
+    list_t ready[2]; /* [1]: nested */
     list_t errands;
-    worker_t *home;     /* NULL when it was lost and nobody has its place yet */
-    worker_t *idle;     /* spares that sleep */
-    worker_t *all;      /* every worker that is not lost */
-    worker_t *given_up; /* the lost ones that have not come back */
-    int active;         /* requests started and not parked */
-    int workers;        /* length of all */
-    int lost;           /* length of given_up */
-    bool is_closed;   /* no more pushes */
-    bool is_ended;    /* the home worker has found all served and nobody left */
-    bool only_nested; /* a new home worker prepares itself: nested nodes only */
-    bool wants_spare; /* a spare is being made; stops a second one */
-    uint64_t starts;      /* requests taken so far */
-    uint64_t starts_seen; /* when seat_hurry last looked */
-    atomic_bool is_watched; /* seat_hurry will be called */
-    int64_t spare_keep; /* how long an unneeded spare stays, ns */
-    bool (*spawn)(seat_t *seat);      /* enters a spare and starts its thread; no lock held */
+    worker_t *home;                    /* NULL when it was lost and nobody has its place yet */
+    worker_t *idle;                    /* spares that sleep */
+    worker_t *all;                     /* every worker that is not lost */
+    worker_t *given_up;                /* the lost ones that have not come back */
+    int active;                        /* requests started and not parked */
+    int workers;                       /* length of all */
+    int lost;                          /* length of given_up */
+    bool is_closed;                    /* no more pushes */
+    bool is_ended;                     /* the home worker has found all served and nobody left */
+    bool only_nested;                  /* a new home worker prepares itself: nested nodes only */
+    bool wants_spare;                  /* a spare is being made; stops a second one */
+    uint64_t starts;                   /* requests taken so far */
+    uint64_t starts_seen;              /* when seat_hurry last looked */
+    atomic_bool is_watched;            /* seat_hurry will be called */
+    int64_t spare_keep;                /* how long an unneeded spare stays, ns */
+    bool (*spawn)(seat_t *seat);       /* enters a spare and starts its thread; no lock held */
     void (*spawn_later)(seat_t *seat); /* the same from a thread that must not do it itself */
 };
 

@@ -173,4 +173,3 @@ bool serve_all(pyworker_t *self)
         before = serve(self, node) ? node : NULL;
     }
 }
-

@@ -1,11 +1,14 @@
 #include "slots.h"
 
+#define DEAD_MIN 64 /* so many stay in line until a slot is free */
+
 void slots_init(slots_t *slots, int64_t max, bool (*wanted)(queue_node_t *),
                 void (*start)(queue_node_t *), void (*dropped)(queue_node_t *))
 {
     atomic_init(&slots->count, 0);
     atomic_init(&slots->max, max);
     atomic_init(&slots->waiting, 0);
+    atomic_init(&slots->dead, 0);
     atomic_init(&slots->is_watched, false);
     slots->starts = 0;
     slots->starts_seen = 0;
@@ -105,7 +108,8 @@ void slots_advance(slots_t *slots)
 {
     queue_node_t *node;
 
-    while (atomic_load(&slots->waiting) > 0 && atomic_load(&slots->count) < atomic_load(&slots->max)) {
+    while (atomic_load(&slots->waiting) > 0 &&
+           atomic_load(&slots->count) < atomic_load(&slots->max)) {
         node = next_with_slot(slots);
         if (node == NULL) {
             /* Announced but not pushed yet: its own thread advances. Pushed while our
@@ -144,6 +148,44 @@ bool slots_hurry(slots_t *slots)
     while ((node = list_pop(&overdue)) != NULL)
         start_or_drop(slots, node);
     return has_nested;
+}
+
+/* Moves what is not wanted of a line to dead; lock held. */
+static void pick_dead(slots_t *slots, int nested, list_t *dead)
+{
+    list_t kept;
+    queue_node_t *node;
+
+    list_init(&kept);
+    queue_take(&slots->arriving[nested], &slots->line[nested]);
+    while ((node = list_pop(&slots->line[nested])) != NULL) {
+        bool is_wanted = slots->wanted(node);
+
+        if (!is_wanted)
+            atomic_fetch_sub(&slots->waiting, 1);
+        list_append(is_wanted ? &kept : dead, node);
+    }
+    slots->line[nested] = kept;
+}
+
+void slots_forget(slots_t *slots)
+{
+    int64_t count = atomic_fetch_add(&slots->dead, 1) + 1;
+    list_t dead;
+    queue_node_t *node;
+
+    if (count <= DEAD_MIN || 2 * count <= atomic_load(&slots->waiting))
+        return;
+    list_init(&dead);
+    pthread_mutex_lock(&slots->lock);
+    if (atomic_load(&slots->dead) > DEAD_MIN) { /* nobody else has done it meanwhile */
+        atomic_store(&slots->dead, 0);
+        pick_dead(slots, 1, &dead);
+        pick_dead(slots, 0, &dead);
+    }
+    pthread_mutex_unlock(&slots->lock);
+    while ((node = list_pop(&dead)) != NULL)
+        slots->dropped(node);
 }
 
 void slots_set_max(slots_t *slots, int64_t max)

@@ -13,8 +13,8 @@
  *   slots_admit --> admitted: the caller goes on
  *              \--> in line  --(slots_advance)--> start(node) on the advancing thread
  *
- * Threads: all from any thread. `lock` is a leaf held for a few instructions;
- * start() is called without it.
+ * Threads: all from any thread. `lock` is a leaf held for a few instructions, and by slots_forget for
+ * a walk along the line; wanted() may be called with it, start() and dropped() are not.
  */
 #ifndef EP_SLOTS_H
 #define EP_SLOTS_H
@@ -28,6 +28,7 @@ typedef struct {
     _Atomic int64_t count; /* slots taken */
     _Atomic int64_t max;
     _Atomic int64_t waiting; /* nodes in both lines */
+    _Atomic int64_t dead;    /* of them not wanted any more, at most */
     queue_t arriving[2];     /* [1]: nested, goes first */
     pthread_mutex_t lock;
     list_t line[2];                      /* guarded by lock */
@@ -65,6 +66,10 @@ bool slots_watch(slots_t *slots);
 /* Starts the nested requests in line, room or not, if nothing was started since the last call.
  * False: none are in line, no further call is needed. */
 bool slots_hurry(slots_t *slots);
+
+/* A node in line is not wanted any more. When more than half of a long line is dead, the dead leave it:
+ * they hold arguments, and no slot may come free for long. */
+void slots_forget(slots_t *slots);
 
 void slots_set_max(slots_t *slots, int64_t max);
 

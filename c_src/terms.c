@@ -49,7 +49,7 @@ static bool atom_from_utf8(ErlNifEnv *env, const char *text, size_t length, bool
 
 static bool fits_atom(const char *text, size_t length)
 {
-    return length <= ATOM_CHARS_MAX * 4 && utf8_chars(text, length) <= ATOM_CHARS_MAX &&
+    return length <= (size_t)ATOM_CHARS_MAX * 4 && utf8_chars(text, length) <= ATOM_CHARS_MAX &&
            scalars_is_utf8((const unsigned char *)text, length);
 }
 

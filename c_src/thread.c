@@ -9,14 +9,14 @@
 #include <unistd.h>
 
 #if defined(__linux__)
-#include <sys/prctl.h>
+#    include <sys/prctl.h>
 #endif
 
 enum { EMPTY, SLEEPING, NOTIFIED };
 
-#define SPIN_NS 40000 /* longest spin; about what waking a sleeping core costs */
-#define YIELD_NS 5000 /* a yield that takes longer means that the machine is busy */
-#define SCORE_MAX 8
+#define SPIN_NS    40000 /* longest spin; about what waking a sleeping core costs */
+#define YIELD_NS   5000  /* a yield that takes longer means that the machine is busy */
+#define SCORE_MAX  8
 #define SCORE_SPIN 4 /* spin from this score on */
 
 typedef struct {

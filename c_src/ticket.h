@@ -12,9 +12,15 @@
 #include <stdint.h>
 
 bool ticket_setup(ErlNifEnv *env, ErlNifResourceFlags flags);
+
+/* A new one, the calling process's. */
 ERL_NIF_TERM ticket_make(ErlNifEnv *env);
 
-/* The place of the token; NULL when term is no ticket. */
-_Atomic uint64_t *ticket_token(ErlNifEnv *env, ERL_NIF_TERM term);
+/* Does nothing when term is no ticket. */
+void ticket_set_token(ErlNifEnv *env, ERL_NIF_TERM term, uint64_t token);
+
+/* *token is 0 as long as it has none; *is_own: the calling process made the ticket. False: term is
+ * no ticket. */
+bool ticket_token(ErlNifEnv *env, ERL_NIF_TERM term, uint64_t *token, bool *is_own);
 
 #endif

@@ -30,6 +30,9 @@
 -export([register_function/2, register_function/3, unregister_function/1]).
 -export([state_store/2, state_fetch/1, state_remove/1, state_keys/0, state_clear/0, state_incr/1,
          state_incr/2, state_decr/1, state_decr/2]).
+%% Logging and tracing
+-export([configure_logging/0, configure_logging/1, enable_tracing/0, disable_tracing/0, get_traces/0,
+         clear_traces/0]).
 %% Memory, modules, errors
 -export([memory_stats/0, memory_stats/1, gc/0, gc/1, reload/1, format_error/1]).
 -export([to_binary/1]).
@@ -180,19 +183,19 @@ parallel(_Calls, _Options) ->
 ?DOC("Calls and forgets; a failure is logged. The call outlives the caller.").
 -spec cast(name(), name(), [term()]) -> ok.
 cast(Module, Function, Args) ->
-    py_async:cast(request(Module, Function, Args, [], default)).
+    py_async:cast(request(Module, Function, Args, [], ?TIMEOUT)).
 
 -spec cast(pid() | name(), name(), name() | [term()], [term()] | kwargs()) -> ok.
 cast(Ctx, Module, Function, Args) when is_pid(Ctx) ->
-    py_async:cast(Ctx, py_options:call(Module, Function, Args, [], default, infinity));
+    py_async:cast(Ctx, py_options:call(Module, Function, Args, [], infinity, infinity));
 cast(Pool, Module, Function, Args) when ?IS_POOL(Pool, Function) ->
-    py_async:cast_pool(Pool, py_options:call(Module, Function, Args, [], default, ?TIMEOUT));
+    py_async:cast_pool(Pool, py_options:call(Module, Function, Args, [], ?TIMEOUT, ?TIMEOUT));
 cast(Module, Function, Args, Kwargs) ->
-    py_async:cast(request(Module, Function, Args, Kwargs, default)).
+    py_async:cast(request(Module, Function, Args, Kwargs, ?TIMEOUT)).
 
 -spec cast(atom(), name(), name(), [term()], kwargs()) -> ok.
 cast(Pool, Module, Function, Args, Kwargs) when ?IS_POOL(Pool, Function) ->
-    py_async:cast_pool(Pool, py_options:call(Module, Function, Args, Kwargs, default, ?TIMEOUT));
+    py_async:cast_pool(Pool, py_options:call(Module, Function, Args, Kwargs, ?TIMEOUT, ?TIMEOUT));
 cast(_Pool, _Module, _Function, _Args, _Kwargs) ->
     ?MISUSE("with five arguments the first is a pool (an atom), the third a function (an atom or a binary)").
 
@@ -209,18 +212,18 @@ spawn_call(Module, Function, Args) ->
 -spec spawn_call(pid() | name() | handle(), name(), name() | [term()], [term()] | kwargs()) ->
     reference().
 spawn_call(Ctx, Module, Function, Args) when is_pid(Ctx) ->
-    spawn_call(Ctx, Module, Function, Args, infinity);
+    py_async:start(Ctx, py_options:call(Module, Function, Args, [], default, infinity));
 spawn_call(Pool, Module, Function, Args) when ?IS_POOL(Pool, Function) ->
     spawn_call(Pool, Module, Function, Args, []);
 spawn_call(Module, Function, Args, Kwargs) ->
-    spawn_call(Module, Function, Args, Kwargs, ?TIMEOUT).
+    py_async:start(py_options:call(Module, Function, Args, Kwargs, default, ?TIMEOUT)).
 
 -spec spawn_call(pid() | name() | handle(), name(), name() | [term()], [term()] | kwargs(),
                  kwargs() | timeout_or_options()) -> reference().
 spawn_call(Ctx, Module, Function, Args, T) when is_pid(Ctx) ->
     py_async:start(Ctx, py_options:call(Module, Function, Args, [], T, infinity));
 spawn_call(Pool, Module, Function, Args, Kwargs) when ?IS_POOL(Pool, Function) ->
-    spawn_call(Pool, Module, Function, Args, Kwargs, ?TIMEOUT);
+    py_async:start_pool(Pool, py_options:call(Module, Function, Args, Kwargs, default, ?TIMEOUT));
 spawn_call(Module, Function, Args, Kwargs, T) ->
     py_async:start(request(Module, Function, Args, Kwargs, T)).
 
@@ -232,7 +235,7 @@ spawn_call(_Pool, _Module, _Function, _Args, _Kwargs, _T) ->
 
 -spec await(reference()) -> result().
 await(Ref) ->
-    await(Ref, ?TIMEOUT).
+    await(Ref, py_request:default_timeout(?TIMEOUT)).
 
 ?DOC("The result of a Ref this module returned. A time-out cancels the call and leaves no message behind.").
 -spec await(reference(), timeout_or_options()) -> result().
@@ -255,11 +258,11 @@ ticket(Ref) ->
      "`{py_response, Ref, Result}`, or awaits the Ref.").
 -spec async_call(name() | handle(), name(), [term()]) -> reference().
 async_call(Module, Function, Args) ->
-    async_call(Module, Function, Args, [], ?TIMEOUT).
+    async_call(Module, Function, Args, []).
 
 -spec async_call(name() | handle(), name(), [term()], kwargs()) -> reference().
 async_call(Module, Function, Args, Kwargs) ->
-    async_call(Module, Function, Args, Kwargs, ?TIMEOUT).
+    py_async:start_async(py_options:call(Module, Function, Args, Kwargs, default, ?TIMEOUT)).
 
 -spec async_call(name() | handle(), name(), [term()], kwargs(), timeout_or_options()) -> reference().
 async_call(Module, Function, Args, Kwargs, T) ->
@@ -277,7 +280,7 @@ async_await(Ref, T) ->
 ?DOC("Runs coroutine functions at once: all values in order, or which calls failed and why.").
 -spec async_gather([tuple()]) -> {ok, [term()]} | {error, {gather_failed, [{pos_integer(), term()}]}}.
 async_gather(Calls) ->
-    async_gather(Calls, ?TIMEOUT).
+    async_gather(Calls, py_request:default_timeout(?TIMEOUT)).
 
 -spec async_gather([tuple()], timeout_or_options()) ->
     {ok, [term()]} | {error, {gather_failed, [{pos_integer(), term()}]}}.
@@ -495,6 +498,41 @@ state_decr(Key) -> py_state:decr(Key).
 state_decr(Key, Amount) -> py_state:decr(Key, Amount).
 
 %% ------------------------------------------------------------------------------------------
+%% Logging and tracing
+%% ------------------------------------------------------------------------------------------
+
+?DOC("Python's `logging` goes to Erlang's `logger` from now on, from every level that is logged there.").
+-spec configure_logging() -> ok | {error, term()}.
+configure_logging() ->
+    configure_logging(#{}).
+
+?DOC("In every context, present and future. Options: `level` (one of `logger`'s: that of Python's root\n"
+     "logger), `format` (a format string of Python's `logging`, the message alone by default). Waits for contexts that\n"
+     "are busy for up to 30 seconds; `{error, [{Context, Reason}]}` names those that it could not reach.").
+-spec configure_logging(py_log:options()) -> ok | {error, term()}.
+configure_logging(Options) ->
+    py_log:configure(Options).
+
+?DOC("Spans of Python code (`erlang.Span`, `erlang.trace`) are kept from now on, in every context.").
+-spec enable_tracing() -> ok.
+enable_tracing() ->
+    py_log:set_tracing(true).
+
+?DOC("No further span is kept; those that were stay until `clear_traces/0`.").
+-spec disable_tracing() -> ok.
+disable_tracing() ->
+    py_log:set_tracing(false).
+
+?DOC("The finished spans, in the order in which they ended: the last `max_traces` of them.").
+-spec get_traces() -> {ok, [py_log:span()]}.
+get_traces() ->
+    py_log:traces().
+
+-spec clear_traces() -> ok.
+clear_traces() ->
+    py_log:clear_traces().
+
+%% ------------------------------------------------------------------------------------------
 %% Memory, modules, errors
 %% ------------------------------------------------------------------------------------------
 
@@ -536,12 +574,16 @@ gc(_Which) ->
 -spec reload(name()) -> ok | {error, [{pid(), term()}]}.
 reload(Module) ->
     Name = py_options:name(Module, "the module"),
-    Results = [{Ctx, call(Ctx, <<"erlang._setup">>, <<"reload">>, [Name])}
-               || {Ctx, _} <- py_context:all()],
+    Results = [{Ctx, call(Ctx, <<"erlang._setup">>, <<"reload">>, [Name])} || Ctx <- one_of_each()],
     case [{Ctx, Reason} || {Ctx, {error, Reason}} <- Results] of
         [] -> ok;
         Errors -> {error, Errors}
     end.
+
+%% A context of each interpreter: several may share the main one.
+one_of_each() ->
+    [Ctx || {_, Ctx} <- lists:ukeysort(1, [{Id, Ctx} || {Ctx, _} <- py_context:all(),
+                                                        {ok, Id} <- [py_context:get_interp_id(Ctx)]])].
 
 ?DOC("What Python would print for an error reason of this library.").
 -spec format_error(term()) -> unicode:chardata().

@@ -7,10 +7,6 @@
 -export([cast/1, cast/2, cast_pool/2, start/1, start/2, start_pool/2, start_async/1, await/2]).
 -export([destination/1, async_destination/1]).
 
-%% A reply that is on its way is there at once, however busy the machine; a Ref that was awaited before
-%% has none.
--define(CERTAIN, 5000).
-
 -define(TURN, '$py_turn'). % in the process dictionary: how many calls were spread so far
 -define(RUN, 64).
 
@@ -99,9 +95,9 @@ handle_in(_) -> none.
 ?DOC("Where a coroutine goes: what needs neither namespace nor context is spread over some contexts,\n"
      "so that their loops share the work.").
 -spec async_destination(py_request:request()) -> {ok, py_request:place()} | {error, term()}.
-async_destination(#request{target = Target, function = Function} = Request) ->
+async_destination(#request{target = Target, function = Function, args = Args, kwargs = Kwargs} = Request) ->
     Needs = is_reference(Target) orelse py_request:is_main(Target) orelse
-        py_request:where() =/= undefined orelse has_handle(Request),
+        py_request:where() =/= undefined orelse handle_in([Args, Kwargs]) =/= none,
     case not Needs andalso py_context_router:lookup_pool(Target, Function) of
         false -> destination(Request);
         default -> spread(py_context_router:num_contexts());
@@ -124,9 +120,6 @@ run(N) when N >= ?RUN -> ?RUN + N div ?RUN;
 run(0) -> 0;
 run(N) -> 1 + run(N bsr 1).
 
-has_handle(#request{args = Args}) ->
-    lists:any(fun(Arg) -> is_reference(Arg) andalso py_nif:is_handle(Arg) end, Args).
-
 ?DOC("Waits for `{py_response, Ref, Result}`. At the time-out the call is cancelled; nothing is left in\n"
      "the mailbox.").
 -spec await(reference(), timeout()) -> py:result().
@@ -135,12 +128,17 @@ await(Ref, Timeout) ->
         {py_response, Ref, Result} -> Result
     after py_request:remaining(Timeout) ->
         case cancel(Ref) of
-            replied -> receive {py_response, Ref, Result} -> Result after ?CERTAIN -> {error, timeout} end;
+            replied -> receive {py_response, Ref, Result} -> Result end;
+            ended -> receive {py_response, Ref, Result} -> Result after 0 -> {error, timeout} end;
             _ -> {error, timeout}
         end
     end.
 
 cancel(Ref) ->
-    try py_nif:cancel(py_nif:ticket_token(Ref))
-    catch error:badarg -> py_options:misuse("this reference was not returned by this library")
+    try py_nif:ticket_token(Ref) of
+        foreign -> py_options:misuse("the reply of this call goes to another process");
+        0 -> ended; % it was not even started
+        Token -> py_nif:cancel(Token)
+    catch
+        error:badarg -> py_options:misuse("this reference was not returned by this library")
     end.

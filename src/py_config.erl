@@ -5,14 +5,14 @@
 ?MODULEDOC("The application's settings: checked at start, then read from a persistent term.").
 
 %% API
--export([load/0, get/1, flags/0, overload_wait/1, format_error/1]).
+-export([load/0, get/1, flags/0, format_error/1]).
 
 -export_type([key/0]).
 
 -type key() :: atom().
 
 -define(TERM, {?MODULE, settings}).
--define(HOT, {?MODULE, hot}).
+-define(FLAGS, {?MODULE, flags}).
 -define(MODES, [auto, free_threaded, owngil, subinterp, multi_executor, worker]).
 -define(MAX, 16#7FFFFFFF). % what the library stores in an int
 
@@ -23,7 +23,7 @@ load() ->
         Settings ->
             warn_unknown(Settings),
             persistent_term:put(?TERM, Settings),
-            persistent_term:put(?HOT, {base_flags(Settings), maps:get(overload_wait, Settings)}),
+            persistent_term:put(?FLAGS, base_flags(Settings)),
             ok
     catch
         throw:{bad_setting, _, _, _} = Bad -> {error, Bad}
@@ -37,15 +37,7 @@ get(Key) ->
 ?DOC("The options every request starts from (`traceback` and `binary`).").
 -spec flags() -> non_neg_integer().
 flags() ->
-    element(1, persistent_term:get(?HOT, {0, 0})).
-
-?DOC("How long a call with this time-out may stand in line, in milliseconds.").
--spec overload_wait(timeout()) -> timeout().
-overload_wait(Timeout) ->
-    case element(2, persistent_term:get(?HOT, {0, 0})) of
-        0 -> Timeout;
-        Wait -> min(Wait, Timeout)
-    end.
+    persistent_term:get(?FLAGS, 0).
 
 ?DOC("The sentence for a wrong setting.").
 -spec format_error({bad_setting, key(), term(), io_lib:chars()}) -> string().
@@ -146,6 +138,9 @@ table() ->
      {interrupt_grace, 1000, Positive},
      {guard, true, Boolean},
      {max_state_entries, infinity, Limit},
+     {max_traces, 10000, Positive},
+     {max_log_queue, 10000, {"an integer from 1 to 1000000 (about a KiB each)",
+                             fun(V) -> is_integer(V) andalso V >= 1 andalso V =< 1000000 end}},
      {overload_wait, 0, {"a time in milliseconds up to 2147483647, 0 for as long as the deadline allows",
                          fun(V) -> V =:= 0 orelse IsPositive(V) end}}].
 

@@ -25,6 +25,9 @@
                      paths => [py:name()]}.
 
 -define(TABLE, py_contexts).
+%% Milliseconds after a callback until this process collects its garbage: messages it has handled hold
+%% namespaces of callers that may be long dead, and with them what lives in those.
+-define(IDLE, 200).
 
 %% ------------------------------------------------------------------------------------------
 %% API
@@ -172,18 +175,20 @@ interrupt(Ctx) ->
 
 ?DOC("What the context is and does: `id` (it was started with), `mode`, `interp_id`, `queued`, `running`\n"
      "(a number) and `running_ms` (both `undefined` when idle), `parked`, `calls`, `errors`, `busy_ms`,\n"
-     "`namespaces`, `threads`, `lost_threads`. It asks nothing of Python, so it answers at once whatever\n"
-     "runs; what only Python knows, its memory, is `py:memory_stats/1`.").
+     "`namespaces`, `threads`, `lost_threads`, `gil_enabled_by` (`undefined`, or the module whose import\n"
+     "switched a free-threaded Python's GIL on again). It asks nothing of Python, so it answers at once\n"
+     "whatever runs; what only Python knows, its memory, is `py:memory_stats/1`.").
 -spec info(context()) -> map() | {error, term()}.
 info(Ctx) ->
     case place(Ctx) of
         {ok, {Pid, Ref}} ->
             {Mode, Interp, Calls, Errors, Busy, Threads, Lost, Running, Parked, Queued,
-             Namespaces} =
+             GilCulprit, Namespaces} =
                 py_nif:context_info(Ref),
             #{pid => Pid, id => id(Pid), mode => Mode, interp_id => Interp, calls => Calls, errors => Errors,
               busy_ms => Busy div 1000000, threads => Threads, lost_threads => Lost,
               parked => Parked, queued => Queued, namespaces => Namespaces,
+              gil_enabled_by => GilCulprit,
               running => case Running of undefined -> undefined; {Token, _} -> Token end,
               running_ms => case Running of
                                 undefined -> undefined;
@@ -347,17 +352,19 @@ handle_cast(_Cast, State) ->
 handle_info({py_callback, Callback, Kind, Name, Args, Kwargs, Chain}, State) ->
     #{callbacks := Callbacks} = State,
     case py_callback:start(Kind, Callback, Name, Args, Kwargs, Chain) of
-        replied -> {noreply, State};
-        Pid -> {noreply, State#{callbacks := Callbacks#{Pid => Callback}}}
+        replied -> {noreply, State, ?IDLE};
+        Pid -> {noreply, State#{callbacks := Callbacks#{Pid => Callback}}, ?IDLE}
     end;
 handle_info({'EXIT', Pid, Reason}, #{callbacks := Callbacks} = State)
   when is_map_key(Pid, Callbacks) ->
     {Callback, Rest} = maps:take(Pid, Callbacks),
     py_callback:down(Callback, Reason),
-    {noreply, State#{callbacks := Rest}};
+    {noreply, State#{callbacks := Rest}, ?IDLE};
 handle_info({py_callback_cancel, Callback}, #{callbacks := Callbacks} = State) ->
     _ = [exit(Pid, kill) || {Pid, C} <- maps:to_list(Callbacks), C =:= Callback],
-    {noreply, State};
+    {noreply, State, ?IDLE};
+handle_info(timeout, State) ->
+    {noreply, State, hibernate};
 handle_info(py_replaced, #{ref := Ref, opts := Opts} = State) ->
     %% The interpreter got stuck and was replaced; what waits is served when it is prepared.
     Ctx = self(),

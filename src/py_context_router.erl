@@ -25,6 +25,7 @@
 -define(POOL(Pool), {?MODULE, pool, Pool}).
 -define(POOLS, {?MODULE, pools}). % name => mode, for a router that is started again
 -define(REGISTRATIONS, {?MODULE, registrations}).
+-define(DRAIN, 30000). % ms
 -define(NOT_STARTED, {error, {context_down, not_started}}).
 
 %% ------------------------------------------------------------------------------------------
@@ -41,7 +42,8 @@ start_link() ->
 start() ->
     start(#{}).
 
-?DOC("Starts, or grows or shrinks to, `contexts` contexts of mode `mode`; the last ones go first.").
+?DOC("Starts, or grows or shrinks to, `contexts` contexts of mode `mode`. The last ones go first: they get no\n"
+     "new calls, and end when they have done what they have, or after 30 seconds.").
 -spec start(#{contexts => pos_integer(), mode => py_context:mode()}) ->
     {ok, [py_context:context()]} | {error, term()}.
 start(Opts) ->
@@ -428,7 +430,7 @@ resize_to(Pool, Size, Mode, #{pools := Pools} = State) ->
         #{Pool := Other} when Other =/= Mode, Running > 0 ->
             resize_to(Pool, Size, Mode, shrink(Pool, 0, State));
         #{} when Size =< Running ->
-            State1 = shrink(Pool, Size, State),
+            State1 = shrink(Pool, Size, fun drain/1, State),
             {reply, {ok, contexts(Pool)}, State1};
         #{} ->
             case grow(Pool, Size, Mode, State) of
@@ -499,12 +501,23 @@ replace(Pool, Index, #{pools := Pools} = State) ->
             State
     end.
 
+shrink(Pool, Size, State) ->
+    shrink(Pool, Size, fun py_context:stop/1, State).
+
 %% The places go first, so that nobody new is sent to a context that drains.
-shrink(Pool, Size, #{members := Members} = State) ->
+shrink(Pool, Size, End, #{members := Members} = State) ->
     Places = tuple_to_list(persistent_term:get(?POOL(Pool), {})),
     {Keep, Drop} = lists:split(min(Size, length(Places)), Places),
     persistent_term:put(?POOL(Pool), list_to_tuple(Keep)),
     Pids = [Pid || {Pid, _} <- Drop],
     State1 = State#{members := maps:without(Pids, Members)},
-    lists:foreach(fun py_context:stop/1, Pids),
+    lists:foreach(End, Pids),
     State1.
+
+%% What runs there and what is in its queue is done before a last call is.
+drain(Pid) ->
+    _ = spawn(fun() ->
+                  _ = py:call(Pid, builtins, bool, [], #{timeout => ?DRAIN}),
+                  py_context:stop(Pid)
+              end),
+    ok.

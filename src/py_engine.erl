@@ -31,7 +31,8 @@ init([]) ->
     process_flag(trap_exit, true),
     Settings = {py_config:get(max_concurrent), py_config:get(thread_stack) * 1024 * 1024,
                 py_config:get(max_threads), py_config:get(interrupt_grace),
-                py_config:get(max_callback_depth), guard(py_config:get(guard))},
+                py_config:get(max_callback_depth), guard(py_config:get(guard)),
+                py_config:get(overload_wait)},
     Tag = make_ref(),
     ok = py_nif:loop_setup(py_config:get(max_async_tasks), py_config:get(event_loop)),
     case py_nif:setup(Settings, self()) of
@@ -82,6 +83,10 @@ handle_cast(_Cast, State) ->
     {noreply, State}.
 
 ?HIDDEN.
+handle_info({py_event, {gil_enabled, Module}}, State) ->
+    logger:warning("The import of ~ts switched Python's GIL on, for good: it does not declare that it can "
+                   "do without. Python code of this interpreter no longer runs in parallel", [Module]),
+    {noreply, State};
 handle_info({py_event, {What, Executor}}, State) ->
     logger:warning("Python executor ~ts: ~ts", [Executor, sentence(What)]),
     {noreply, State};

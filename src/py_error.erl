@@ -14,6 +14,8 @@ format({gather_failed, Failed}) when length(Failed) > 0 ->
      lists:join("; ", [io_lib:format("~p: ~ts", [I, format(Why)]) || {I, Why} <- Failed])];
 format({Class, Message, []}) when is_list(Message) ->
     last_line(Class, Message);
+format({_Class, _Message, [#{text := Text} | _]}) when is_binary(Text), Text =/= <<>> ->
+    unicode:characters_to_list(string:trim(Text, trailing, "\n"));
 format({Class, Message, Traceback}) when is_list(Message), is_list(Traceback) ->
     ["Traceback (most recent call last):\n", [frame(Frame) || Frame <- Traceback],
      last_line(Class, Message)];

@@ -2,19 +2,26 @@
 
 -include("py_doc.hrl").
 -include("py_request.hrl").
-?MODULEDOC("What every context starts with: search paths, imports, preload code.").
+?MODULEDOC("What every context starts with: logging, search paths, imports, preload code.").
 
 -export([prepare/2]).
 
 ?DOC("Prepares a new context; what fails is logged, the context serves all the same.").
 -spec prepare(py_request:place(), py_context:options()) -> ok.
 prepare(Place, Opts) ->
+    logging(Place, py_log:options()),
     lists:foreach(fun(Path) -> path(Place, py:to_binary(Path)) end,
                   lists:reverse(py_config:get(paths) ++ maps:get(paths, Opts, []))),
     lists:foreach(fun(Module) -> import(Place, py:to_binary(Module)) end,
                   py_config:get(imports) ++ maps:get(imports, Opts, [])),
     preload(Place, py_config:get(preload)),
     preload(Place, maps:get(preload, Opts, undefined)).
+
+%% First, so that what imports log is heard.
+logging(_Place, none) ->
+    ok;
+logging(Place, Options) ->
+    report(logging, call(Place, <<"erlang._logging">>, <<"configure">>, Options)).
 
 path(Place, Path) ->
     report({path, Path}, call(Place, <<"erlang._setup">>, <<"add_path">>, [Path])).

@@ -2,7 +2,7 @@
 
 -include("py_doc.hrl").
 ?MODULEDOC("The NIF's functions. Only py, py_request, py_async, py_parallel, py_stream,\n"
-           "py_context, py_context_router, py_engine, py_semaphore and py_callback call them; `context_exec/3`, `context_eval/4` and `context_call/6` are for everybody.").
+           "py_context, py_context_router, py_engine, py_semaphore, py_callback and py_log call them; `context_exec/3`, `context_eval/4` and `context_call/6` are for everybody.").
 
 %% API
 -export([context_call/6, context_eval/4, context_exec/3]).
@@ -10,6 +10,7 @@
 -export([callback_reply/2, cancel/1, cancel_waiting/1, context_close/2, context_info/1,
          context_interrupt/1, context_open/3, context_prepared/1, main_context/1, counters/0, features/0, handle_place/1, is_handle/1,
          main_start/3, namespace/1, interrupt/1, loop_setup/2, owner/0, owner_for/1, pool_close/0, pool_open/2, setup/2, slot_acquire/4,
+         sink_dropped/0, sink_open/1, sink_set/2, sink_taken/1,
          slot_release/1, slots/0, slots_set_max/1, submit/13, ticket/0, ticket_token/1]).
 
 -on_load(init/0).
@@ -42,7 +43,13 @@ context_call(Ref, Module, Function, Args, Kwargs, Env) ->
                       {?MODULE, context_call, 6}).
 
 init() ->
-    erlang:load_nif(filename:join(priv_dir(), "erlang_python"), 0).
+    case erlang:load_nif(filename:join(priv_dir(), "erlang_python"), 0) of
+        {error, {upgrade, _}} ->
+            {error, "another build of the library serves in this VM, and Python cannot be started twice "
+                    "in a process: it goes on; restart the VM to have this one"};
+        Result ->
+            Result
+    end.
 
 priv_dir() ->
     case code:priv_dir(erlang_python) of
@@ -94,7 +101,7 @@ pool_close() -> ?NOT_LOADED.
 submit(_Context, _Owner, _Namespace, _ReplyTo, _Ref, _Op, _Target, _Function, _Arguments,
        _Keywords, _Timeout, _Flags, _Depth) -> ?NOT_LOADED.
 
--spec cancel(token()) -> waiting | queued | running | replied.
+-spec cancel(token()) -> waiting | queued | running | replied | ended.
 cancel(_Token) -> ?NOT_LOADED.
 
 -spec interrupt(token()) -> ok.
@@ -106,7 +113,7 @@ cancel_waiting(_Token) -> ?NOT_LOADED.
 -spec ticket() -> reference().
 ticket() -> ?NOT_LOADED.
 
--spec ticket_token(reference()) -> token().
+-spec ticket_token(reference()) -> token() | foreign.
 ticket_token(_Ticket) -> ?NOT_LOADED.
 
 -spec owner_for(pid()) -> owner().
@@ -141,3 +148,15 @@ handle_place(_Handle) -> ?NOT_LOADED.
 
 -spec counters() -> {Namespaces :: integer(), Threads :: integer(), MaxThreads :: integer()}.
 counters() -> ?NOT_LOADED.
+
+-spec sink_open(pos_integer()) -> ok.
+sink_open(_Bound) -> ?NOT_LOADED.
+
+-spec sink_taken(pos_integer()) -> ok.
+sink_taken(_Units) -> ?NOT_LOADED.
+
+-spec sink_dropped() -> {Records :: non_neg_integer(), Spans :: non_neg_integer()}.
+sink_dropped() -> ?NOT_LOADED.
+
+-spec sink_set(Level :: integer(), Tracing :: 0..1) -> ok.
+sink_set(_Level, _Tracing) -> ?NOT_LOADED.

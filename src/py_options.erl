@@ -2,7 +2,7 @@
 
 -include("py_doc.hrl").
 -include("py_request.hrl").
-?MODULEDOC("Makes requests of what users pass. Pure; misuse is `badarg` with `error_info`.").
+?MODULEDOC("Makes requests of what users pass. Misuse is `badarg` with `error_info`.").
 
 %% API
 -export([call/6, eval/4, exec/3, timeout/2, name/2, misuse/1, misuse/2]).
@@ -15,7 +15,8 @@ call(Target, Function, Args, Kwargs, T, Default) when length(Args) >= 0 ->
     is_target(Target) orelse misuse("the module must be a name (atom, binary or string)"),
     is_name(Function) orelse misuse("the function must be a name (atom, binary or string)"),
     Request = #request{op = ?OP_CALL, target = Target, function = Function, args = Args,
-                       kwargs = kwargs(Kwargs), timeout = Default, flags = py_config:flags()},
+                       kwargs = kwargs(Kwargs), timeout = py_request:default_timeout(Default),
+                       flags = py_config:flags()},
     options(T, Request);
 call(_Target, _Function, _Args, _Kwargs, _T, _Default) ->
     misuse("the arguments must be a proper list").
@@ -23,21 +24,22 @@ call(_Target, _Function, _Args, _Kwargs, _T, _Default) ->
 ?DOC("The request of an evaluation; locals are a map.").
 -spec eval(iodata(), map(), py:timeout_or_options() | default, timeout()) -> py_request:request().
 eval(Code, Locals, T, Default) when is_map(Locals) ->
-    options(T, #request{op = ?OP_EVAL, target = code(Code), args = Locals, timeout = Default,
-                        flags = py_config:flags()});
+    options(T, #request{op = ?OP_EVAL, target = code(Code), args = Locals,
+                        timeout = py_request:default_timeout(Default), flags = py_config:flags()});
 eval(_Code, _Locals, _T, _Default) ->
     misuse("the locals must be a map").
 
 ?DOC("The request of an execution.").
 -spec exec(iodata(), py:timeout_or_options() | default, timeout()) -> py_request:request().
 exec(Code, T, Default) ->
-    options(T, #request{op = ?OP_EXEC, target = code(Code), timeout = Default,
-                        flags = py_config:flags()}).
+    options(T, #request{op = ?OP_EXEC, target = code(Code),
+                        timeout = py_request:default_timeout(Default), flags = py_config:flags()}).
 
 ?DOC("The time-out among options.").
 -spec timeout(py:timeout_or_options() | default, timeout()) -> timeout().
 timeout(T, Default) ->
-    (options(T, #request{op = ?OP_EXEC, target = <<>>, timeout = Default}))#request.timeout.
+    Request = #request{op = ?OP_EXEC, target = <<>>, timeout = py_request:default_timeout(Default)},
+    (options(T, Request))#request.timeout.
 
 options(default, Request) ->
     Request;
@@ -134,7 +136,8 @@ user_stack() ->
 
 %% Users call what py, py_context, ... export, and nothing of these.
 is_internal({Module, Function, Arity, _}) ->
-    lists:member(Module, [erlang, ?MODULE, py_parallel, py_async, py_stream, py_request, py_callback])
+    lists:member(Module, [erlang, ?MODULE, py_parallel, py_async, py_stream, py_request, py_callback,
+                          py_log])
         orelse (lists:member(Module, [py, py_context, py_context_router]) andalso
                 not erlang:function_exported(Module, Function, Arity)).
 

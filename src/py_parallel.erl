@@ -120,7 +120,7 @@ at(Index, Request, Place, Deadline) ->
 
 late(Ref, Index, Token) ->
     case py_nif:cancel(Token) of
-        replied -> receive {[Ref | Index], Result} -> Result end;
+        Sent when Sent =:= replied; Sent =:= ended -> receive {[Ref | Index], Result} -> Result end;
         waiting -> {error, py_request:overloaded()};
         _ -> {error, timeout}
     end.

@@ -8,10 +8,10 @@
            "and, in a process that runs a callback, the chain it belongs to.").
 
 %% API
--export([implicit/1, in_context/2, in_env/4, start/2, start_as/3, start_response/2, cast/2, await/3]).
+-export([implicit/1, in_context/2, in_env/4, start/2, start_as/3, start_response/2, cast/2]).
 -export([destination/1, implicitly/1, settled/2, with_flags/2, with_timeout/2]).
 -export([adopt/2, bequest/2, inherit/2, go_first/0, bind/1, unbind/0, binding/0, owner/0, where/0]).
--export([remaining/1, overloaded/0, is_main/1]).
+-export([default_timeout/1, remaining/1, overloaded/0, is_main/1]).
 
 -export_type([place/0, request/0, bequest/0]).
 
@@ -21,12 +21,13 @@
 
 -record(py, {
     owner :: undefined | py_nif:owner(), % undefined: not needed yet
+    pid :: undefined | pid(), % whose owner that is: dictionaries get copied, by the shell for one
     bound :: undefined | binding(),
     sticky :: undefined | place(),
     namespaces = #{} :: #{py_nif:context() => py_nif:namespace()},
     depth = 0 :: non_neg_integer(),
     errand = 0 :: non_neg_integer(), % ?FLAG_ERRAND in a chain of a thread that serves no request
-    deadline = infinity :: infinity | integer()
+    deadline = none :: none | infinity | integer() % the chain's; none: it belongs to none
 }).
 
 -opaque bequest() :: #py{}.
@@ -178,22 +179,20 @@ in_env(Ref, Request, Env, Caller) ->
                               "a context from py_context:get_nif_ref/1")
     end.
 
-%% The Ref is made in the function that receives: the VM then skips the mailbox up to it.
+%% The Ref is made in the function that receives: the VM then skips the mailbox up to it. The reply is
+%% certain, the library keeps the deadline: a time-out of `receive` costs more than all the rest of it.
 submit({_, Ctx}, Namespace, Request, Flags, State) ->
     Timeout = cut(Request#request.timeout, State#py.deadline),
     Ref = make_ref(),
     case send(Ctx, State#py.owner, Namespace, self(), Ref, Request, Timeout,
               Flags bor State#py.errand, State#py.depth) of
         Token when is_integer(Token) ->
-            Wait = py_config:overload_wait(Timeout),
             receive
                 {Ref, {error, {context_down, replaced}} = Replaced} ->
                     forget_namespace(Ctx),
                     Replaced;
                 {Ref, Result} ->
                     Result
-            after Wait ->
-                expired(Token, Ref, Timeout, Wait)
             end;
         Refused ->
             Refused
@@ -204,38 +203,13 @@ forget_namespace(Ctx) ->
     State = state(),
     store(State#py{namespaces = maps:remove(Ctx, State#py.namespaces)}).
 
-expired(Token, Ref, Timeout, Wait) when Wait < Timeout ->
-    %% overload_wait is over: only a request that still stands in line is taken out.
-    case py_nif:cancel_waiting(Token) of
-        true -> {error, overloaded()};
-        false -> await(Token, Ref, left(Timeout, Wait))
-    end;
-expired(Token, Ref, _Timeout, _Wait) ->
-    case py_nif:cancel(Token) of
-        replied -> receive {Ref, Result} -> Result end;
-        waiting -> {error, overloaded()};
-        _ -> {error, timeout}
-    end.
-
-left(infinity, _) -> infinity;
-left(Timeout, Waited) -> Timeout - Waited.
-
-?DOC("Waits for the reply of a request that was started; cancels it at the time-out.").
--spec await(py_nif:token(), reference(), timeout()) -> ok | {ok, term()} | {error, term()}.
-await(Token, Ref, Timeout) ->
-    receive
-        {Ref, Result} -> Result
-    after Timeout ->
-        expired(Token, Ref, Timeout, Timeout)
-    end.
-
 ?HIDDEN.
 -spec overloaded() -> {overloaded, integer(), pos_integer()}.
 overloaded() ->
     {Current, Max, _} = py_nif:slots(),
     {overloaded, Current, Max}.
 
-?DOC("Submits without waiting; `{Ref, Result}` comes to the caller, `await/3` receives it.").
+?DOC("Submits without waiting; `{Ref, Result}` comes to the caller.").
 -spec start(place(), request()) -> {reference(), py_nif:token()} | {error, term()}.
 start(Place, Request) ->
     Ref = make_ref(),
@@ -347,8 +321,10 @@ bequest(Place, Request) ->
 ?DOC("Makes the calling process work for another one: its namespaces and chain are those of the\n"
      "bequest, and to Python it is `Pid` (if that is local).").
 -spec inherit(bequest(), pid()) -> ok.
-inherit(State, Pid) when node(Pid) =:= node() -> store(State#py{owner = py_nif:owner_for(Pid)});
-inherit(State, _Pid) -> store(State#py{owner = py_nif:owner()}).
+inherit(State, Pid) when node(Pid) =:= node() ->
+    store(State#py{owner = py_nif:owner_for(Pid), pid = self()});
+inherit(State, _Pid) ->
+    store(State#py{owner = py_nif:owner(), pid = self()}).
 
 ?DOC("The calling process's requests go to the head of the line, as a callback's do.").
 -spec go_first() -> ok.
@@ -363,6 +339,16 @@ remaining(Timeout) ->
         undefined -> Timeout
     end.
 
+?DOC("The time-out of a call that names none: what is left of the chain's deadline, which `cut/2` finds\n"
+     "out; outside of a chain that of its kind.").
+-spec default_timeout(timeout()) -> timeout().
+default_timeout(Timeout) ->
+    case get(?KEY) of
+        #py{deadline = Deadline} when Deadline =/= none -> infinity;
+        _ -> Timeout
+    end.
+
+cut(Timeout, none) -> Timeout;
 cut(Timeout, infinity) -> Timeout;
 cut(Timeout, Deadline) -> min(Timeout, max(0, Deadline - erlang:monotonic_time(millisecond))).
 
@@ -372,13 +358,13 @@ cut(Timeout, Deadline) -> min(Timeout, max(0, Deadline - erlang:monotonic_time(m
 
 state() ->
     case get(?KEY) of
-        #py{owner = Owner} = State when Owner =/= undefined -> State;
+        #py{pid = Pid} = State when Pid =:= self() -> State;
         #py{} = State -> with_owner(State);
         undefined -> with_owner(#py{})
     end.
 
 with_owner(State) ->
-    State1 = State#py{owner = py_nif:owner()},
+    State1 = State#py{owner = py_nif:owner(), pid = self()},
     put(?KEY, State1),
     State1.
 

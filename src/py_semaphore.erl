@@ -32,10 +32,14 @@ acquire(Timeout) when not ?IS_TIMEOUT(Timeout) ->
     ?MISUSE("the time-out must be milliseconds or infinity");
 acquire(Timeout) ->
     Ref = make_ref(),
-    Token = py_nif:slot_acquire(py_request:owner(), self(), Ref, Timeout),
-    case py_request:await(Token, Ref, Timeout) of
-        ok -> ok;
-        {error, _} -> {error, max_concurrent}
+    case py_nif:slot_acquire(py_request:owner(), self(), Ref, Timeout) of
+        Token when is_integer(Token) ->
+            receive
+                {Ref, ok} -> ok;
+                {Ref, {error, _}} -> {error, max_concurrent}
+            end;
+        {error, _} ->
+            {error, max_concurrent}
     end.
 
 ?DOC("Gives a slot of the calling process back; `badarg` if it has none.").

@@ -56,7 +56,8 @@
 ?DOC("All items of what a request gives, in the calling process; the request's time-out is per item.").
 -spec collect(py_request:request()) -> {ok, [term()]} | {error, term()}.
 collect(#request{timeout = Timeout, flags = Flags} = Request) ->
-    case object_of(py_request:implicit(opening(Request))) of
+    Opened = py_request:implicit(opening(Request)),
+    case object_of(Opened, py_async:destination(Request)) of
         {ok, Place, Object} ->
             case py_request:in_context(Place, wrapping(Object, Timeout)) of
                 {ok, Stream} -> collect(Place, stepping(Stream, ?COLLECT, false, Flags, Timeout), []);
@@ -139,13 +140,24 @@ check(Key, Value) ->
 opening(Request) ->
     py_request:with_flags(Request, ?FLAG_AS_HANDLE bor ?FLAG_ASYNC).
 
-object_of({ok, Object}) ->
-    case py_context:handle_place(Object) of
-        {ok, Place} -> {ok, Place, Object};
-        error -> {error, {context_down, gone}}
+%% The object and where it is to be used: where it was opened, unless it lives elsewhere. All contexts on
+%% the main interpreter have what lives there, but the owner's namespace belongs to one.
+object_of({ok, Object}, Opened) ->
+    case py_nif:handle_place(Object) =:= main andalso is_main(Opened) of
+        true ->
+            {ok, Place} = Opened,
+            {ok, Place, Object};
+        false ->
+            case py_context:handle_place(Object) of
+                {ok, Place} -> {ok, Place, Object};
+                error -> {error, {context_down, gone}}
+            end
     end;
-object_of(Error) ->
+object_of(Error, _Opened) ->
     Error.
+
+is_main({ok, {Ctx, _}}) -> py_context:get_interp_id(Ctx) =:= {ok, 0};
+is_main({error, _}) -> false.
 
 wrapping(Object, Timeout) ->
     #request{op = ?OP_CALL, target = <<"erlang._stream">>, function = 'Stream', args = [Object],
@@ -172,7 +184,7 @@ init(Ref, {Ctx, _} = Place, Bequest, Request, #options{owner = Owner, credit = C
                      flags = Request#request.flags, others = queue_len(Owner)},
     Open = py_request:with_timeout(opening(py_request:implicitly(Request)), infinity),
     {Opened, Stream1} = one(Open, Stream),
-    case object_of(Opened) of
+    case object_of(Opened, {ok, Place}) of
         {ok, Home, Object} -> wrap(Object, Stream1#stream{place = Home});
         Ended -> ended(Ended, Stream1)
     end.

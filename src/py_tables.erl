@@ -18,6 +18,8 @@ init([]) ->
     _ = ets:new(py_functions, Read),
     _ = ets:new(py_imports, [ordered_set | Read]),
     _ = ets:new(py_state, [{write_concurrency, true} | Read]),
+    _ = ets:new(py_logging, Read),
+    _ = ets:new(py_traces, [ordered_set | Read]),
     {ok, none}.
 
 ?HIDDEN.

@@ -21,7 +21,8 @@ groups() ->
         killed_owner_cancels, exactly_one_reply, context_stopped, context_killed,
         gather_order, gather_failures, gather_deadline, gather_misuse, gather_full_mailbox,
         needs_no_slot, seat_is_free, interrupt_spares_tasks,
-        context_variables, works_for_its_caller, calls_erlang, nested_call, threads_of_a_task,
+        context_variables, works_for_its_caller, calls_erlang, cancelled_callback, callback_of_a_killed_context,
+        nested_call, threads_of_a_task,
         background_task, subprocess, sleeps, run, run_interrupted, run_calls_erlang,
         spread_over_workers, loops_end_with_the_application
     ]) ++ [{settings, [], [limit_of_tasks, one_worker, kind_of_loop, not_started]},
@@ -97,6 +98,8 @@ names_and_handles(_) ->
     {ok, A} = py:call('__main__', 'A', []),
     ?assertEqual({ok, 6}, py:async_await(py:async_call(A, double, [3]))),
     ?assertEqual({ok, 6}, result('A.double', [A, 3])),
+    %% A handle deep in the arguments is found like one among them.
+    [?assertEqual({ok, 1}, py:async_await(py:async_call(builtins, len, [[A]]))) || _ <- lists:seq(1, 6)],
     ?assertEqual({ok, <<"awaited">>}, result('A', [])).
 
 exec_defined(_) ->
@@ -315,9 +318,9 @@ gather_order(_) ->
                                   {'__main__', late, [five]}])).
 
 gather_failures(_) ->
-    ?assertEqual({error, {gather_failed, [{2, {'ValueError', "math domain error"}},
+    ?assertEqual({error, {gather_failed, [{2, {'ValueError', "chr() arg not in range(0x110000)"}},
                                           {4, {'TypeError', "must be real number, not str"}}]}},
-                 py:async_gather([{asyncio, sleep, [0.01]}, {math, sqrt, [-1]},
+                 py:async_gather([{asyncio, sleep, [0.01]}, {builtins, chr, [-1]},
                                   {asyncio, sleep, [0]}, {math, sqrt, [x]}])).
 
 gather_deadline(_) ->
@@ -428,6 +431,57 @@ calls_erlang(_) ->
     ok = py:unregister_function(async_suite_double).
 
 %% A callback that a coroutine makes finds what its caller defined, sync or async.
+%% Whose task is cancelled, or runs out of time, that process is killed.
+cancelled_callback(_) ->
+    Self = self(),
+    ok = py:register_function(stay, fun([]) -> Self ! {stays, self()}, timer:sleep(infinity) end),
+    ok = py:exec(<<"import asyncio, erlang\n"
+                   "async def ask(): return await erlang.async_call('stay')\n"
+                   "async def ask_for(s):\n"
+                   "    try: await asyncio.wait_for(ask(), s)\n"
+                   "    except asyncio.TimeoutError: return 'gave up'\n"
+                   "async def drop():\n"
+                   "    asking = ask()\n"
+                   "    asking.send(None)\n"
+                   "    await asyncio.sleep(0.2)\n"
+                   "    asking.close()\n"
+                   "    return 'dropped'\n">>),
+    [begin
+         Ref = py:async_call('__main__', Function, Args, #{}, T),
+         Pid = receive {stays, P} -> P after 5000 -> error(not_called) end,
+         Monitor = monitor(process, Pid),
+         ?assertEqual(Result, py:await(Ref)),
+         receive {'DOWN', Monitor, process, Pid, Reason} -> ?assert(lists:member(Reason, [killed, noproc]))
+         after 5000 -> error(goes_on)
+         end
+     end || {Function, Args, T, Result} <- [{ask, [], 100, {error, timeout}},
+                                            {ask_for, [0.1], 10000, {ok, <<"gave up">>}},
+                                            {drop, [], 10000, {ok, <<"dropped">>}}]].
+
+%% Those who wait for a callback of a context that was killed hear of it, in a loop of their own too.
+callback_of_a_killed_context(Config) ->
+    case py_modes:is_main(py_modes:mode(Config)) of
+        true -> callback_of_a_killed_context_();
+        false -> ok % the thread is left behind with its interpreter
+    end.
+
+callback_of_a_killed_context_() ->
+    Self = self(),
+    ok = py:register_function(stay, fun([]) -> Self ! stays, timer:sleep(infinity) end),
+    {ok, Ctx} = py_context:new(#{mode => py:execution_mode()}),
+    unlink(Ctx),
+    ok = py:exec(Ctx, <<"import asyncio, builtins, erlang, threading\n"
+                        "async def ask():\n"
+                        "    try: await erlang.async_call('stay')\n"
+                        "    except BaseException as error: builtins.outcome = type(error).__name__\n"
+                        "threading.Thread(target=lambda: asyncio.run(ask())).start()">>),
+    receive stays -> ok after 5000 -> error(not_called) end,
+    exit(Ctx, kill),
+    Outcome = <<"getattr(__import__('builtins'), 'outcome', None)">>,
+    py_modes:wait_until(fun() -> py:eval(Outcome) =/= {ok, none} end),
+    ?assertEqual({ok, <<"Interrupt">>}, py:eval(Outcome)),
+    ok = py:exec(<<"import builtins\ndel builtins.outcome">>).
+
 nested_call(_) ->
     ok = py:register_function(async_suite_nested, fun([X]) ->
         {ok, A} = py:call('__main__', plus_one, [X]),

@@ -22,7 +22,7 @@ groups() ->
         error_classes, errors_reach_the_caller, errors_through_levels, unconvertible_result,
         unconvertible_argument, caught_errors,
         killed_callback, linked_process_dies, killed_caller, context_stopped,
-        deadline, deadline_through_levels, deadline_between_callbacks, remaining_time,
+        deadline, deadline_through_levels, deadline_between_callbacks, remaining_time, default_time,
         swallowed_interrupt, interrupted,
         thread, thread_pool, thread_deadline, thread_of_a_stopped_context,
         thread_ends_later, no_origin,
@@ -735,6 +735,19 @@ remaining_time(_) ->
      end || How <- [default, infinity]],
     ok = forget([wait_in_python]).
 
+%% The time-out of a call that names none is what is left of the chain's, however much that is.
+default_time(_) ->
+    ok = py:register_function(default_time, fun([]) ->
+             py_request:remaining(py_options:timeout(default, 30000))
+         end),
+    Call = fun(Timeout) -> py:call(erlang, call, [default_time], #{}, Timeout) end,
+    {ok, Left} = Call(60000),
+    ?assert(Left > 50000 andalso Left =< 60100, Left),
+    ?assertEqual({ok, <<"infinity">>}, Call(infinity)),
+    ?assertMatch({ok, Short} when Short =< 5100, Call(5000)),
+    ?assertEqual(30000, py_request:remaining(py_options:timeout(default, 30000))),
+    ok = forget([default_time]).
+
 %% Code that goes on after the Interrupt gets it again; its later callbacks fail at once.
 swallowed_interrupt(_) ->
     Self = self(),
@@ -1110,11 +1123,11 @@ logging_handler(Config) ->
                             "__main__.log.addHandler(Handler())">>),
         Results = py_modes:at_once([fun() ->
             ok = py:exec(Ctx, <<"import __main__\n"
-                                "def f():\n    for i in range(20): __main__.log.warning('line %d', i)">>),
+                                "def f():\n    for i in range(5): __main__.log.warning('line %d', i)">>),
             py:call(Ctx, '__main__', f, [], 10000)
         end || _ <- lists:seq(1, 10)]),
         ?assertEqual(lists:duplicate(10, {ok, none}), Results),
-        ?assertEqual(200, counters:get(Counter, 1))
+        ?assertEqual(50, counters:get(Counter, 1))
     end).
 
 %% A callback of 100 ms is done within 300 ms while another request of its context computes for 3 s.

@@ -25,7 +25,7 @@ groups() ->
         killed_caller_leaves_the_queue,
         cast_forms, cast_outlives_its_caller, failed_cast_is_logged,
         spawn_call_forms, spawn_call_message, spawn_call_timeout, await_timeout,
-        await_other_references, spawn_call_uses_the_namespace,
+        await_other_references, copied_dictionary, spawn_call_uses_the_namespace,
         parallel_order, parallel_errors, parallel_deadline, parallel_max, parallel_main,
         parallel_misuse, order_of_arrival, right_answer_to_the_right_caller,
         full_mailbox, this_python
@@ -611,7 +611,7 @@ on_time(Fun, T, Attempts, Late) ->
 expired_in_the_queue(_) ->
     Ctx = py:context(1),
     ok = py:exec(Ctx, <<"import __main__\n__main__.ran = 0">>),
-    Busy = py:spawn_call(Ctx, time, sleep, [0.3]),
+    Busy = py:spawn_call(Ctx, time, sleep, [1.5]),
     [?assertEqual({error, timeout}, py:exec(Ctx, <<"__main__.ran += 1">>, 20))
      || _ <- lists:seq(1, 3)],
     ?assertEqual({ok, none}, py:await(Busy)),
@@ -783,8 +783,29 @@ await_other_references(_) ->
     Ref = py:spawn_call(math, sqrt, [16]),
     ?assertEqual({ok, 4.0}, py:await(Ref, infinity)),
     %% Awaited already: nothing comes any more.
-    ?assertEqual({error, timeout}, py:await(Ref, 10)),
-    ?assertError(badarg, py:await(make_ref(), 10)).
+    {Ms, Result} = py_modes:elapsed(fun() -> py:await(Ref, 10) end),
+    ?assertEqual({error, timeout}, Result),
+    ?assert(Ms < 10 + ?LATE, Ms),
+    ?assertError(badarg, py:await(make_ref(), 10)),
+    %% Another process's call is left alone.
+    Slow = py:spawn_call(time, sleep, [0.3]),
+    ?assertMatch([{'EXIT', {badarg, _}}], py_modes:at_once([fun() -> catch py:await(Slow, 10) end])),
+    ?assertEqual({ok, none}, py:await(Slow)).
+
+%% The shell hands its dictionary on to the process that comes after one that failed.
+copied_dictionary(_) ->
+    Self = self(),
+    {Pid, Monitor} = spawn_monitor(fun() ->
+        ok = py:exec(<<"x = 42">>),
+        Self ! {dictionary, get()}
+    end),
+    Dictionary = receive {dictionary, D} -> D end,
+    receive {'DOWN', Monitor, process, Pid, normal} -> ok end,
+    ?assertEqual([{ok, 42}], py_modes:at_once([fun() ->
+        [put(Key, Value) || {Key, Value} <- Dictionary],
+        {ok, 4.0} = py:call(math, sqrt, [16], #{}, 5000),
+        py:eval(<<"x">>, #{}, 5000)
+    end])).
 
 spawn_call_uses_the_namespace(_) ->
     ok = py:exec(<<"def twice(x): return 2 * x">>),

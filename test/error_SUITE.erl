@@ -345,9 +345,10 @@ other_references(_) ->
 
 traceback_frames(_) ->
     ok = py:exec(<<"def f(): return g()\n\ndef g():\n  raise ValueError('x')">>),
-    ?assertEqual({error, {'ValueError', "x",
-                          [#{file => <<"<erlang>">>, line => 1, function => <<"f">>, source => <<>>},
-                           #{file => <<"<erlang>">>, line => 4, function => <<"g">>, source => <<>>}]}},
+    ?assertMatch({error, {'ValueError', "x",
+                          [#{file := <<"<erlang>">>, line := 1, function := <<"f">>, source := <<>>,
+                             text := <<"Traceback (most ", _/binary>>},
+                           #{file := <<"<erlang>">>, line := 4, function := <<"g">>, source := <<>>}]}},
                  py:call('__main__', f, [], #{}, #{traceback => true})),
     {error, {'ValueError', "x", Frames}} = py:exec(<<"\n\nf()">>, #{traceback => true}),
     ?assertMatch([#{line := 3, function := <<"<module>">>}, #{line := 1}, #{line := 4}], Frames),
@@ -409,15 +410,14 @@ odd_tracebacks(_) ->
 %% As text
 %% ------------------------------------------------------------------------------------------
 
-%% What Python prints, but for the marks under a line that 3.11 and newer add.
+%% What Python prints: marks, causes, contexts, modules of classes.
 format_like_python(_) ->
     ok = py:exec(<<"import traceback\n"
                    "def as_python(f, *args):\n"
                    "  try: f(*args)\n"
                    "  except BaseException as e:\n"
                    "    lines = traceback.format_exception(type(e), e, e.__traceback__.tb_next)\n"
-                   "    text = ''.join(lines)\n"
-                   "    return '\\n'.join(line for line in text.splitlines() if line.strip('~^ '))\n"
+                   "    return ''.join(lines).rstrip()\n"
                    "def f(): return g()\n"
                    "def g(): raise ValueError('größe')\n"
                    "class E(Exception): pass\n"
@@ -433,12 +433,27 @@ format_like_python(_) ->
                    "def c(): math.sqrt(-1)\n"
                    "import faulty\n"
                    "def file(): faulty.outer(1)\n"
+                   "import json\n"
+                   "def qualified(): json.loads('[1,')\n"
+                   "def cause():\n"
+                   "  try: json.loads('{')\n"
+                   "  except ValueError as e: raise E('told') from e\n"
+                   "def context():\n"
+                   "  try: f()\n"
+                   "  except ValueError: file()\n"
+                   "def hidden():\n"
+                   "  try: f()\n"
+                   "  except ValueError: raise E('alone') from None\n"
                    "def no_traceback(): raise E('x').with_traceback(None)\n"/utf8>>),
     [begin
          {error, Reason} = py:call('__main__', Function, [], #{}, #{traceback => true}),
          {ok, Expected} = py:eval([<<"as_python(">>, atom_to_list(Function), <<")">>]),
          ?assertEqual(Expected, text(Reason), Function)
-     end || Function <- [f, own, empty, failing, leave, lines, key, c, file]],
+     end || Function <- [f, own, empty, failing, leave, lines, key, c, file, qualified, cause, context,
+                       hidden]],
+    {error, Caused} = py:call('__main__', cause, [], #{}, #{traceback => true}),
+    [?assertNotEqual(nomatch, string:find(text(Caused), Part))
+     || Part <- [<<"json.decoder.JSONDecodeError: ">>, <<"The above exception was the direct cause">>]],
     %% Without frames Python prints none.
     {error, NoFrames} = py:call(math, sqrt, [<<"x">>], #{}, #{traceback => true}),
     ?assertEqual(<<"TypeError: must be real number, not str">>, text(NoFrames)),

@@ -18,7 +18,8 @@ groups() ->
         explicit_context, context_first, bound_process, callback,
         spawn_call, cast, parallel, pools, handles,
         package, dotted, dependent_package, hidden_refusal, later_refusal, optional_dependency, broken,
-        imports_setting, path_of_one_context, threads, standard_modules, gil_stays_off, numpy
+        imports_setting, path_of_one_context, threads, standard_modules, gil_stays_off,
+        gil_comes_back, numpy
     ]).
 
 init_per_group(Mode, Config) ->
@@ -247,6 +248,11 @@ package(Config) ->
 
 dotted(Config) ->
     [begin
+         First = package_of(Kind, Config, <<>>),
+         ?assertEqual([{ok, 42}], py_modes:at_once([fun() ->
+             ok = py:exec(["import ", First, "._ext\nx = ", First, "._ext.f()"]),
+             py:eval(<<"x">>)
+         end])),
          Name = package_of(Kind, Config, <<>>),
          ?assertEqual({ok, 42}, py:call(<<Name/binary, "._ext">>, f, [])),
          ?assertEqual([{ok, 42}], py_modes:at_once([fun() ->
@@ -414,6 +420,42 @@ gil_stays_off(_) ->
     ?assertEqual({ok, Expected},
                  py:eval(<<"getattr(__import__('sys'), '_is_gil_enabled', lambda: True)()">>)).
 
+%% Of modules that are loaded at the same time it is the one that cannot do without that is named, in
+%% the log and by the contexts that share its interpreter's GIL. In a VM of its own: there it stays on.
+gil_comes_back(Config) ->
+    case py:free_threaded() of
+        true -> py_peer:in_peer(py_modes:mode(Config), ?MODULE, gil_comes_back_there, [Config]);
+        false -> {comment, "this Python has its GIL always"}
+    end.
+
+gil_comes_back_there(Config) ->
+    Dir = proplists:get_value(dir, Config),
+    Names = [extension(Kind, Config)
+             || Kind <- [multi_phase_with_gil, only_once, only_once, only_once, only_once]],
+    [Culprit | Good] = Names,
+    Contexts = [Ctx, Main | _] = [element(2, py_context:new(#{mode => Mode, paths => [Dir]}))
+                                  || Mode <- [py_modes:mode(Config), worker, worker, worker, worker]],
+    py_modes:hear_log(self()),
+    {ok, 42} = py:call(Main, hd(Good), f, []),
+    [?assertMatch(#{gil_enabled_by := undefined}, py_context:info(C)) || C <- Contexts],
+    ?assertEqual([], py_modes:messages()),
+    py_modes:at_once([fun() -> py:call(C, Name, f, []) end || {C, Name} <- lists:zip(Contexts, Names)]),
+    {ok, 42} = py:call(Main, Culprit, f, []),
+    ?assertMatch(#{gil_enabled_by := Culprit}, py_context:info(Main)),
+    ?assertEqual({ok, true}, py:eval(Main, <<"__import__('sys')._is_gil_enabled()">>)),
+    ?assertNotEqual(nomatch, string:find(heard(), ["The import of ", Culprit, " switched"])),
+    Expected = case py_modes:mode(Config) of
+                   owngil -> undefined; % it refused the module, its own GIL stays off
+                   _ -> Culprit
+               end,
+    ?assertMatch(#{gil_enabled_by := Expected}, py_context:info(Ctx)),
+    {ok, 42} = py:call(Main, extension(multi_phase_with_gil, Config), f, []),
+    ?assertMatch(#{gil_enabled_by := Culprit}, py_context:info(Main)),
+    py_modes:unhear_log(),
+    ?assertEqual([], py_modes:messages()),
+    [ok = py_context:stop(C) || C <- Contexts],
+    ok.
+
 %% ------------------------------------------------------------------------------------------
 %% A real one
 %% ------------------------------------------------------------------------------------------
@@ -512,8 +554,12 @@ fresh(What) ->
 compile(Kind, Name, Output) ->
     {ok, Include} = py:call(sysconfig, get_path, [include]),
     Data = filename:join(filename:dirname(code:which(?MODULE)), "data"),
-    Source = filename:join(Data, atom_to_list(Kind) ++ ".c"),
-    ?assertMatch({0, _}, run("cc", ["-shared", "-fPIC", "-I", Include, ["-DNAME=", Name], Source, "-o", Output])).
+    {File, Flags} = case Kind of
+                        multi_phase_with_gil -> {"multi_phase.c", ["-DNEEDS_GIL"]};
+                        _ -> {atom_to_list(Kind) ++ ".c", []}
+                    end,
+    ?assertMatch({0, _}, run("cc", ["-shared", "-fPIC", "-I", Include, ["-DNAME=", Name],
+                                    filename:join(Data, File), "-o", Output | Flags])).
 
 %% {Status, Output} of a program.
 run(Program, Args) ->

@@ -12,7 +12,7 @@
 
 -export([modes/0, all/0, all/1, groups/1, groups/2, init_per_group/2, end_per_group/2, mode/1]).
 -export([start/1, start/2, stop/0, is_main/1, is_parallel/1]).
--export([messages/0, wait_until/1, wait_until/2, elapsed/1, at_once/1, is_starved/1, threads/0, rss/0]).
+-export([messages/0, wait_until/1, wait_until/2, elapsed/1, at_once/1, threads/0, rss/0]).
 -export([fast_enough/2, misuse/1, misuse/2, hear_log/1, unhear_log/0, log/2]).
 
 %% ------------------------------------------------------------------------------------------
@@ -124,12 +124,6 @@ at_once(Funs) ->
          {Pid, Result} -> demonitor(Monitor, [flush]), Result;
          {'DOWN', Monitor, process, Pid, Reason} -> error(Reason)
      end || {Pid, Monitor} <- Started].
-
-%% Whether a context that computes in Python keeps all others waiting: CPython 3.12 asks the wrong
-%% interpreter to give way when a sub-interpreter waits for the shared GIL (docs/scalability.md).
-is_starved(Mode) ->
-    {ok, Version} = py:version(),
-    Mode =:= subinterp andalso string:prefix(Version, "3.12.") =/= nomatch.
 
 %% The operating system's threads of the VM.
 threads() ->

@@ -28,13 +28,16 @@ call(Peer, Module, Function, Args, Timeout) ->
         exit:Reason -> error({the_vm_ended, Module, Function, Reason})
     end.
 
+%% It may have ended by itself.
 stop(Peer) ->
-    peer:stop(Peer).
+    try peer:stop(Peer)
+    catch exit:_ -> ok
+    end.
 
 %% One call in a VM of its own.
 in_peer(Mode, Module, Function, Args) ->
     Peer = start(Mode),
     try call(Peer, Module, Function, Args)
     after
-        catch stop(Peer)
+        stop(Peer)
     end.

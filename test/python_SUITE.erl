@@ -81,7 +81,7 @@ terms() ->
         undefined ->
             Terms = #{'Pid' => [self(), dead(), remote(pid)],
                       'Ref' => [make_ref(), make_ref(), remote(ref)],
-                      'Port' => [hd(erlang:ports()), lists:last(erlang:ports()), remote(port)],
+                      'Port' => [closed_port(), closed_port(), remote(port)],
                       'Fun' => [fun lists:map/2, fun terms/0, local_fun(self())]},
             persistent_term:put(?MODULE, Terms),
             Terms;
@@ -95,6 +95,11 @@ terms_as_keys() ->
 
 local_fun(X) ->
     fun() -> X end.
+
+closed_port() ->
+    Port = open_port({spawn, "cat"}, []),
+    true = port_close(Port),
+    Port.
 
 dead() ->
     {Pid, Monitor} = spawn_monitor(fun() -> ok end),
@@ -198,7 +203,7 @@ other_node(_) ->
         peer:stop(Peer),
         ?assertEqual({ok, none}, py:call(erlang, send, [Pid, lost]))
     after
-        catch peer:stop(Peer),
+        py_peer:stop(Peer),
         [net_kernel:stop() || Started]
     end.
 

@@ -126,7 +126,7 @@ codes() ->
                        "    n = ValueError(i); n.__context__ = e; n.__cause__ = e; e = n\n"
                        "  raise e"},
      {class_hierarchy, "def f():\n  c = object\n"
-                       "  for i in range(3000): c = type('C', (c,), {})\n  return c().nothing"},
+                       "  for i in range(1500): c = type('C', (c,), {})\n  return c().nothing"},
      {unions, "def f():\n  t = list[int]\n  for i in range(20000): t = list[t]\n  return len(repr(t))"},
      {destruction, nested() ++ "def f():\n  a = nested(1000000)\n  del a\n"
                    "  g = iter([1])\n  for i in range(1000000): g = map(int, g)\n  del g\n"

@@ -18,7 +18,7 @@ groups() ->
     py_modes:groups([
         defaults, max_concurrent_setting, misuse, acquire_and_release, acquire_several,
         acquire_in_time, acquire_in_order, killed_holders, killed_while_waiting,
-        calls_wait, expired_in_line, overload_fail, overload_wait, every_entry_point,
+        calls_wait, expired_in_line, dead_leave_the_line, overload_fail, overload_wait, every_entry_point,
         upwards_starts_waiters, downwards,
         killed_caller_of_running_code, timed_out_caller_of_running_code, cancelled_in_the_queue,
         parked_gives_its_slot_back, nested_goes_first, threads_go_first, chain_through_a_process,
@@ -42,6 +42,26 @@ end_per_testcase(_Case, Config) ->
         ok -> nothing_left(Max);
         _ -> ok
     end.
+
+%% Those that gave up do not stay until a slot is free.
+dead_leave_the_line(_) ->
+    ok = py_semaphore:set_max_concurrent(1),
+    ok = py_semaphore:acquire(infinity),
+    Refs = [py:spawn_call(math, sqrt, [16]) || _ <- lists:seq(1, 1000)],
+    Standing = py:spawn_call(math, sqrt, [25], [], 30000),
+    [{error, timeout} = py:await(Ref, 0) || Ref <- Refs],
+    {_, _, Cancelled} = py_nif:slots(),
+    ?assert(Cancelled < 200, Cancelled),
+    [py:spawn_call(math, sqrt, [16], [], 50) || _ <- lists:seq(1, 1000)],
+    [receive {py_response, _, Result} -> ?assertMatch({error, {overloaded, _, _}}, Result) end
+     || _ <- lists:seq(1, 1000)],
+    {_, _, Expired} = py_nif:slots(),
+    ?assert(Expired < 200, Expired),
+    {Pid, Monitor} = spawn_monitor(fun() -> [py:spawn_call(math, sqrt, [16]) || _ <- lists:seq(1, 1000)] end),
+    receive {'DOWN', Monitor, process, Pid, _} -> ok end,
+    py_modes:wait_until(fun() -> {_, _, OfTheDead} = py_nif:slots(), OfTheDead < 200 end),
+    ok = py_semaphore:release(),
+    ?assertEqual({ok, 5.0}, py:await(Standing)).
 
 nothing_left(Max) ->
     try
@@ -253,7 +273,23 @@ overload_wait(Config) ->
              ?assert(Ms >= Wait andalso Ms < Wait + ?LATE, {Wait, Ms})
          end || {Wait, Fun} <- [{100, fun() -> py:call(math, sqrt, [16]) end},
                                 {100, fun() -> py:eval(py:context(1), <<"1">>) end},
-                                {30, fun() -> py:call(math, sqrt, [16], #{}, 30) end}]]
+                                {100, fun() -> py:call(math, sqrt, [16], #{}, infinity) end},
+                                {30, fun() -> py:call(math, sqrt, [16], #{}, 30) end},
+                                {100, fun() -> py:await(py:spawn_call(math, sqrt, [16])) end},
+                                {100, fun() -> py:async_await(py:async_call(math, sqrt, [16])) end},
+                                {100, fun() -> {ok, [R]} = py:parallel([{math, sqrt, [16]}]), R end},
+                                {100, fun() ->
+                                     {error, {gather_failed, [{1, R}]}} = py:async_gather([{math, sqrt, [16]}]),
+                                     {error, R}
+                                 end},
+                                {100, fun() -> py:stream(builtins, range, [3]) end}]],
+        {ok, Stream} = py:stream_start(builtins, range, [3], #{timeout => 2000}),
+        receive {py_stream, Stream, Last} -> ?assertEqual({error, {overloaded, 1, 1}}, Last)
+        after 1000 -> error(no_answer)
+        end,
+        %% A slot taken by hand has a time-out of its own.
+        ?assertMatch({Ms, {error, max_concurrent}} when Ms >= 200,
+                     py_modes:elapsed(fun() -> py_semaphore:acquire(200) end))
     end),
     ?assertEqual({ok, none}, py:call(time, sleep, [0.3])),
     ?assertEqual({error, timeout}, py:call(time, sleep, [5], #{}, 200)),

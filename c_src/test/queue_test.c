@@ -90,7 +90,7 @@ static void closing(void)
 }
 
 #define PRODUCERS 4
-#define ITEMS 100000
+#define ITEMS     100000
 
 static queue_t shared;
 static atomic_int accepted;

@@ -10,9 +10,9 @@
 typedef struct office {
     seat_t seat; /* first: a seat is its office */
     struct office *next;
-    atomic_int alive;    /* its threads */
-    atomic_int started;  /* threads that were started */
-    atomic_int fresh;    /* requests that were started, and have not parked or been given up */
+    atomic_int alive;   /* its threads */
+    atomic_int started; /* threads that were started */
+    atomic_int fresh;   /* requests that were started, and have not parked or been given up */
     atomic_int served;
     atomic_int refusals; /* so many times no spare is to be had */
     worker_t *_Atomic first_home;
@@ -38,9 +38,9 @@ typedef struct job {
     bool is_errand; /* it runs without the seat */
     atomic_int runs;
     worker_t *_Atomic by;
-    steps_t *at;          /* NULL in the stress cases */
-    struct job *parent;   /* whom it wakes when it ends, in the last case */
-    parker_t sleep;       /* where it waits there */
+    steps_t *at;        /* NULL in the stress cases */
+    struct job *parent; /* whom it wakes when it ends, in the last case */
+    parker_t sleep;     /* where it waits there */
 } job_t;
 
 static office_t *offices;
@@ -929,7 +929,7 @@ static void evicted_while_idle(void)
 /* ---- stress ---- */
 
 #define PRODUCERS 4
-#define PUSHES 250000
+#define PUSHES    250000
 
 static int last_of[PRODUCERS]; /* guarded by the seat */
 
@@ -1228,7 +1228,8 @@ static void one_life(uint32_t *seed)
         seat_close(&chaos.office->seat); /* in the middle of it all */
     }
     test_join(pushers, 2);
-    eventually(atomic_load(&chaos.office->served) == atomic_load(&chaos.pushed)); /* without a push */
+    eventually(atomic_load(&chaos.office->served) ==
+               atomic_load(&chaos.pushed)); /* without a push */
     close_office(chaos.office);
     check(atomic_load(&chaos.office->served) == atomic_load(&chaos.pushed));
     atomic_store(&chaos.is_over, true);

@@ -222,8 +222,8 @@ static void nested_in_a_hurry(void)
 /* ---- many threads ---- */
 
 #define ADMITTERS 3
-#define WORKERS 5
-#define ROUNDS 40000
+#define WORKERS   5
+#define ROUNDS    40000
 
 static queue_t admitted;
 static pthread_mutex_t admitted_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -362,6 +362,30 @@ static void many_threads(void)
     stress(2, false, false);
 }
 
+/* Long before a slot is free, and in order for those that stay. */
+static void dead_leave_the_line(void)
+{
+    item_t *items = begin(1, 401);
+
+    check(slots_admit(&slots, &items[400].node, false));
+    for (int i = 0; i < 400; i++)
+        check(!slots_admit(&slots, &items[i].node, i % 3 == 0));
+    for (int i = 0; i < 400; i++) {
+        if (i % 10 == 0)
+            continue;
+        atomic_store(&items[i].is_cancelled, true);
+        slots_forget(&slots);
+    }
+    check(waiting() <= 40 + 64);
+    check(dropped_count + waiting() == 400);
+    for (int i = 0; i < 41; i++)
+        release();
+    check(taken() == 0 && waiting() == 0 && started_count == 40 && dropped_count == 360);
+    for (int i = 1; i < 14; i++)
+        check(started[i] > started[i - 1] && started[i] % 3 == 0);
+    free(items);
+}
+
 static void many_threads_one_slot(void)
 {
     stress(1, false, false);
@@ -386,6 +410,7 @@ int main(void)
     test_case("another_maximum", another_maximum);
     test_case("no_overtaking", no_overtaking);
     test_case("nested_in_a_hurry", nested_in_a_hurry);
+    test_case("dead_leave_the_line", dead_leave_the_line);
     test_case("many_threads", many_threads);
     test_case("many_threads_one_slot", many_threads_one_slot);
     test_case("many_threads_that_park", many_threads_that_park);

@@ -14,7 +14,7 @@
 #include <stdlib.h>
 #include <time.h>
 
-#define STRESS_NS INT64_C(1500000000)
+#define STRESS_NS   INT64_C(1500000000)
 #define PATIENCE_NS INT64_C(30000000000)
 
 static atomic_int test_failures; /* of the case that runs */

@@ -7,10 +7,10 @@
 
 #include <Python.h>
 
-#define PASTE(a, b) a##b
-#define INIT(name) PASTE(PyInit_, name)
+#define PASTE(a, b)  a##b
+#define INIT(name)   PASTE(PyInit_, name)
 #define QUOTED(name) #name
-#define TEXT(name) QUOTED(name)
+#define TEXT(name)   QUOTED(name)
 
 static PyObject *f(PyObject *module, PyObject *unused)
 {

@@ -28,11 +28,8 @@ static PyModuleDef_Slot slots[] = {
 };
 
 static struct PyModuleDef definition = {
-    PyModuleDef_HEAD_INIT,
-    .m_name = TEXT(NAME),
-    .m_size = 0,
-    .m_methods = functions,
-    .m_slots = slots,
+    PyModuleDef_HEAD_INIT,  .m_name = TEXT(NAME), .m_size = 0,
+    .m_methods = functions, .m_slots = slots,
 };
 
 PyMODINIT_FUNC INIT(NAME)(void)

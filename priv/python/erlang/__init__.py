@@ -6,6 +6,7 @@ module: erlang.name(...), from erlang import name.
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 try:
@@ -31,17 +32,25 @@ from ._state import (
 )
 
 __all__ = [
-    "Atom", "Buffer", "CallbackError", "Error", "Fun", "Interrupt", "Pid", "Port", "ProcessError",
-    "Ref", "StateFull", "async_call", "atom", "call", "run", "self", "send", "sleep", "state_clear",
-    "state_decr", "state_delete", "state_get", "state_incr", "state_keys", "state_set", "whereis",
+    "Atom", "Buffer", "CallbackError", "ErlangHandler", "Error", "Fun", "Interrupt", "Pid", "Port",
+    "ProcessError", "Ref", "Span", "StateFull", "async_call", "atom", "call", "run", "self", "send",
+    "setup_logging", "sleep", "state_clear", "state_decr", "state_delete", "state_get", "state_incr",
+    "state_keys", "state_set", "trace", "whereis",
 ]
+
+# Loaded when somebody wants them: what they need (asyncio, logging) is not small.
+_LAZY = {
+    "async_call": "_async", "run": "_async", "sleep": "_async",
+    "ErlangHandler": "_logging", "setup_logging": "_logging",
+    "Span": "_tracing", "trace": "_tracing",
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("async_call", "run", "sleep"):  # asyncio is loaded when somebody wants it
-        from . import _async
-
-        return getattr(_async, name)
+    if name in _LAZY:
+        value = getattr(importlib.import_module(f"erlang.{_LAZY[name]}"), name)
+        globals()[name] = value  # the next one is found without us
+        return value
     # Registered names only: introspection must not find everything here.
     if not name.startswith("_") and _erlang.origin() is not None and is_registered(name):
         return function(name)

@@ -22,7 +22,10 @@ def _settle(future: asyncio.Future[Any], value: object, error: BaseException | N
 
 
 async def async_call(name: str, /, *args: object, **kwargs: object) -> Any:
-    """Like call, for coroutines: the event loop goes on while Erlang works."""
+    """Like call, for coroutines: the event loop goes on while Erlang works.
+
+    When the task that awaits it is cancelled, the Erlang process is killed.
+    """
     loop = asyncio.get_running_loop()
     future: asyncio.Future[Any] = loop.create_future()
 
@@ -32,8 +35,12 @@ async def async_call(name: str, /, *args: object, **kwargs: object) -> Any:
         except RuntimeError:
             pass  # the loop was closed: nobody waits any more
 
-    _erlang.start(name, args, kwargs, done)
-    return await future
+    started = _erlang.start(name, args, kwargs, done)
+    try:
+        return await future
+    finally:
+        if future.cancel() or future.cancelled():
+            _erlang.abandon(started)
 
 
 async def sleep(seconds: float) -> None:

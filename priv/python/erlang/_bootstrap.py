@@ -9,6 +9,7 @@ the package is remembered as main-only.
 
 from __future__ import annotations
 
+import _thread
 import ast
 import importlib
 import importlib.machinery
@@ -76,7 +77,6 @@ def setup(kind: str, stack: int) -> None:
 
 def _be_main_thread() -> None:
     # From 3.13 a sub-interpreter takes the main interpreter's thread for its main thread.
-    import _thread
     import threading as public
 
     threading: Any = public  # what follows has no public name
@@ -155,11 +155,57 @@ def _is_standard(name: str) -> bool:
     return False  # there are no sub-interpreters there
 
 
+class _GilWatch:
+    """Finds out whose import switches the GIL of a free-threaded Python on.
+
+    CPython has it on for a moment while it makes any extension module. So only when none is being
+    made does it show that it stays on; then it was one of those made since that was last so.
+    """
+
+    def __init__(self) -> None:
+        self._lock = _thread.allocate_lock()
+        self._in_the_making = 0
+        self._suspects: list[str] = []
+
+    def create(self, original: Callable[..., Any], loader: Any, spec: ModuleSpec) -> Any:
+        with self._lock:
+            self._in_the_making += 1
+        module = None
+        try:
+            module = original(loader, spec)
+        finally:
+            self._made(spec.name, module)
+        return module
+
+    def _made(self, name: str, module: Any) -> None:
+        with self._lock:
+            self._in_the_making -= 1
+            if module is None or _erlang.needs_gil(module):
+                self._suspects.append(name)
+            if self._in_the_making:
+                return
+            suspects, self._suspects = self._suspects, []
+        if suspects and _has_gil():
+            _erlang.gil_enabled(" or ".join(suspects))
+
+
+def _has_gil() -> bool:
+    is_enabled: Callable[[], bool] = getattr(sys, "_is_gil_enabled", lambda: True)
+    return is_enabled()
+
+
+def _watch_gil(create: Callable[..., Any]) -> Callable[..., Any]:
+    if _has_gil():
+        return create
+    watch = _GilWatch()
+    return lambda loader, spec: watch.create(create, loader, spec)
+
+
 def _hook_extension_modules(is_main: bool) -> None:
     from erlang import _threads
 
     loader = importlib.machinery.ExtensionFileLoader
-    create, execute = loader.create_module, loader.exec_module
+    create, execute = _watch_gil(loader.create_module), loader.exec_module
 
     def guarded(original: Callable[..., Any], name: str, *args: object) -> Any:
         package = name.partition(".")[0]
@@ -172,16 +218,20 @@ def _hook_extension_modules(is_main: bool) -> None:
             _importers.update(_packages_in_the_making())
             raise _refusal(package, error) from error
 
+    # After it has run, too: a library may register its exit handler only then (OpenSSL does).
     def create_in_main(self: Any, spec: ModuleSpec) -> Any:
         module = create(self, spec)
         _erlang.guard_exit()
         return module
 
     def exec_in_main(self: Any, module: Any) -> None:
-        execute(self, module)
-        loaded(module)
+        try:
+            execute(self, module)
+        finally:
+            _erlang.guard_exit()
+        share_connections(module)
 
-    def loaded(module: Any) -> None:
+    def share_connections(module: Any) -> None:
         if module.__spec__.name == "_sqlite3":
             _threads.share_connections(module)
 
@@ -192,8 +242,11 @@ def _hook_extension_modules(is_main: bool) -> None:
         return guarded(create, spec.name, self, spec)
 
     def exec_module(self: Any, module: Any) -> None:
-        guarded(execute, module.__spec__.name, self, module)
-        loaded(module)
+        try:
+            guarded(execute, module.__spec__.name, self, module)
+        finally:
+            _erlang.guard_exit()
+        share_connections(module)
 
     setattr(loader, "create_module", create_in_main if is_main else create_module)
     setattr(loader, "exec_module", exec_in_main if is_main else exec_module)
@@ -246,7 +299,7 @@ def is_main_only(name: str) -> bool:
     return _erlang.is_main_only(package)
 
 
-def _top_level_imports(source: str) -> set[str]:
+def _imports(source: str) -> set[str]:
     try:
         tree = ast.parse(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
@@ -254,9 +307,9 @@ def _top_level_imports(source: str) -> set[str]:
     names: set[str] = set()
     for node in ast.walk(tree) if len(tree.body) < 1000 else tree.body:
         if isinstance(node, ast.Import):
-            names.update(alias.name.partition(".")[0] for alias in node.names)
+            names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
-            names.add(node.module.partition(".")[0])
+            names.add(node.module)
     return names
 
 
@@ -267,8 +320,8 @@ def imports_main_only(source: str) -> bool:
     """
     if "import" not in source:
         return False
-    for name in sorted(_top_level_imports(source)):
-        if _erlang.is_main_only(name):
+    for name in sorted(_imports(source)):
+        if _erlang.is_main_only(name.partition(".")[0]):
             return True
         if name not in sys.modules:
             try:

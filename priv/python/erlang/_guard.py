@@ -11,6 +11,7 @@ starts its processes anew (spawn).
 from __future__ import annotations
 
 import builtins
+import importlib
 import io
 import os
 import signal
@@ -163,9 +164,7 @@ def _guard_os() -> None:
 
 
 def _guard_signals() -> None:
-    import _signal
-
-    modules = (_signal, signal)
+    modules = (importlib.import_module("_signal"), signal)
     for name in ("alarm", "setitimer"):
         _guard(modules, _check_timer(name), name)
     for name in ("raise_signal", "siginterrupt"):

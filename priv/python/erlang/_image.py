@@ -36,7 +36,11 @@ def image(obj: object) -> Any:
     except TypeError:  # its metaclass made the class unhashable
         return _find_rule(cls, obj)(obj)
     if rule is None:
-        rule = _rules[cls] = _find_rule(cls, obj)
+        rule = _find_rule(cls, obj)
+        meta = type(cls)
+        # Classes that their metaclass compares could be added again and again.
+        if meta.__eq__ is object.__eq__ and meta.__hash__ is object.__hash__:
+            _rules[cls] = rule
     return rule(obj)
 
 

@@ -62,6 +62,7 @@ class Runner:
         self._is_called = False  # somebody called for _drain, and it has not begun
         self._is_closing = False
         self._is_finishing = False
+        self._turns = False
         self._starting: int | None = None  # token of the task whose first step runs
         self._unheard: set[int] = set()  # tokens whose cancel the loop has not seen yet
         self._context = contextvars.Context()  # what tasks start with: nothing
@@ -168,6 +169,14 @@ class Runner:
         finally:
             del self._tasks[token]
             self._unheard.discard(token)
+            if not self._turns:
+                self._turns = True
+                self._loop.call_soon(self._turn, context=self._context)
+
+    def _turn(self) -> None:
+        # One turn more before it sleeps: while asleep a loop holds the timer it cancelled last,
+        # and that the task's context, with the namespace of a process that may be dead.
+        self._turns = False
 
     def _cancel(self, token: int) -> None:
         self._unheard.discard(token)

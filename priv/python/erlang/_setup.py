@@ -15,11 +15,16 @@ def add_path(path: str) -> None:
     sys.path.insert(0, path)
 
 
+_preloaded: set[str] = set()
+
+
 def preload(code: str) -> None:
-    """Runs code in the interpreter's __main__, whose names every namespace starts with."""
+    """Runs code in the interpreter's __main__, whose names every namespace starts with; once."""
     import __main__
 
-    exec(compile(code, "<preload>", "exec"), __main__.__dict__)
+    if code not in _preloaded:
+        exec(compile(code, "<preload>", "exec"), __main__.__dict__)
+        _preloaded.add(code)
 
 
 def memory_stats() -> dict[str, object]:
