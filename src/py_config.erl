@@ -67,7 +67,8 @@ check_contexts(#{max_contexts := Max} = Settings) ->
         fun(Key) ->
             case Settings of
                 #{Key := N} when is_integer(N), N > Max ->
-                    throw({bad_setting, Key, N, io_lib:format("an integer from 1 to ~b (max_contexts)", [Max])});
+                    throw({bad_setting, Key, N,
+                           io_lib:format("an integer from 1 to ~b (max_contexts)", [Max])});
                 #{} ->
                     ok
             end

@@ -173,10 +173,11 @@ interrupt(Ctx) ->
         _ -> not_running
     end.
 
-?DOC("What the context is and does: `id` (it was started with), `mode`, `interp_id`, `queued`, `running` (an id) and `running_ms`\n"
-     "(`undefined` when idle), `parked`, `calls`, `errors`, `busy_ms`, `namespaces`, `threads`,\n"
-     "`lost_threads`, `gil_enabled_by` (`undefined`, or the module whose import switched a\n"
-     "free-threaded Python's GIL on again). Its memory is `py:memory_stats/1`.").
+?DOC("What the context is and does: `id` (it was started with), `mode`, `interp_id`, `queued`, `running`\n"
+     "(a number) and `running_ms` (both `undefined` when idle), `parked`, `calls`, `errors`, `busy_ms`,\n"
+     "`namespaces`, `threads`, `lost_threads`, `gil_enabled_by` (`undefined`, or the module whose import\n"
+     "switched a free-threaded Python's GIL on again). It asks nothing of Python, so it answers at once\n"
+     "whatever runs; what only Python knows, its memory, is `py:memory_stats/1`.").
 -spec info(context()) -> map() | {error, term()}.
 info(Ctx) ->
     case place(Ctx) of
