@@ -216,7 +216,7 @@ spawn_call(Ctx, Module, Function, Args) when is_pid(Ctx) ->
 spawn_call(Pool, Module, Function, Args) when ?IS_POOL(Pool, Function) ->
     spawn_call(Pool, Module, Function, Args, []);
 spawn_call(Module, Function, Args, Kwargs) ->
-    py_async:start(py_options:call(Module, Function, Args, Kwargs, default, ?TIMEOUT)).
+    py_async:start(request(Module, Function, Args, Kwargs, default)).
 
 -spec spawn_call(pid() | name() | handle(), name(), name() | [term()], [term()] | kwargs(),
                  kwargs() | timeout_or_options()) -> reference().
@@ -262,7 +262,7 @@ async_call(Module, Function, Args) ->
 
 -spec async_call(name() | handle(), name(), [term()], kwargs()) -> reference().
 async_call(Module, Function, Args, Kwargs) ->
-    py_async:start_async(py_options:call(Module, Function, Args, Kwargs, default, ?TIMEOUT)).
+    py_async:start_async(request(Module, Function, Args, Kwargs, default)).
 
 -spec async_call(name() | handle(), name(), [term()], kwargs(), timeout_or_options()) -> reference().
 async_call(Module, Function, Args, Kwargs, T) ->

@@ -58,22 +58,26 @@ configure(Options) when is_map(Options) ->
             Error
     end;
 configure(_Options) ->
-    py_options:misuse("logging takes a map of options").
+    misuse("logging takes a map of options").
 
 check(level, Level) when Level =:= all; Level =:= none ->
     ok;
 check(level, Level) ->
     lists:member(Level, [debug, info, notice, warning, error, critical, alert, emergency])
-        orelse py_options:misuse("the level must be one of logger's (debug, info, ...)");
+        orelse misuse("the level must be one of logger's (debug, info, ...)");
 check(format, Format) ->
     try unicode:characters_to_binary(Format) of
         Binary when is_binary(Binary) -> ok;
-        _ -> py_options:misuse("the format must be a string or a binary")
+        _ -> misuse("the format must be a string or a binary")
     catch
-        error:badarg -> py_options:misuse("the format must be a string or a binary")
+        error:badarg -> misuse("the format must be a string or a binary")
     end;
 check(Key, _Value) ->
-    py_options:misuse(io_lib:format("there is no option ~p; allowed are level and format", [Key])).
+    misuse(io_lib:format("there is no option ~p; allowed are level and format", [Key])).
+
+-spec misuse(io_lib:chars()) -> no_return().
+misuse(Sentence) ->
+    py_options:misuse({py, configure_logging, 1}, Sentence).
 
 check_format(none) ->
     ok;
