@@ -23,7 +23,7 @@ typedef enum { REPORT_LOG, REPORT_SPAN, REPORT_KINDS } report_kind_t;
 /* ---- for Erlang ---- */
 
 /* Reports go to that process from now on; at most so many units wait for it. */
-void sink_open(const ErlNifPid *pid, int bound);
+void sink_open(const ErlNifPid *pid, int units);
 
 /* The process is done with a report of so many units. */
 void sink_taken(int units);
@@ -32,9 +32,9 @@ void sink_taken(int units);
 int64_t sink_dropped(report_kind_t kind);
 
 /* Records below that level (a number of Python's logging) are not wanted. */
-void sink_set_level(int level);
+void sink_set_level(int wanted);
 
-void sink_set_tracing(bool tracing);
+void sink_set_tracing(bool wanted);
 
 /* ---- for Python; GIL held ---- */
 
@@ -43,7 +43,7 @@ PyObject *sink_log_level(PyObject *module, PyObject *unused);
 
 /* _erlang.log_admits(level) -> bool: whether it makes sense to report a record; counts it as
  * dropped if there is no room. */
-PyObject *sink_log_admits(PyObject *module, PyObject *level);
+PyObject *sink_log_admits(PyObject *module, PyObject *number);
 
 /* _erlang.is_tracing() -> bool */
 PyObject *sink_is_tracing(PyObject *module, PyObject *unused);

@@ -39,7 +39,7 @@ def image(obj: object) -> Any:
         rule = _find_rule(cls, obj)
         meta = type(cls)
         # Classes that their metaclass compares could be added again and again.
-        if meta.__eq__ is object.__eq__ and meta.__hash__ is object.__hash__:
+        if (getattr(meta, "__eq__"), getattr(meta, "__hash__")) == (object.__eq__, object.__hash__):
             _rules[cls] = rule
     return rule(obj)
 
