@@ -893,16 +893,16 @@ full_mailbox(_) ->
     Pid ! {go, self()},
     receive {Pid, {Ms, Left}} ->
         ?assertEqual(100000, Left),
-        ?assert(Ms < 2000, Ms)
+        ?assert(Ms < 250, Ms) % 450 and more if the mailbox is searched for each reply
     after 30000 -> error(nothing)
     end.
 
 full_mailbox_calls() ->
-    {Ms, _} = py_modes:elapsed(fun() ->
-        [{ok, 4.0} = py:call(math, sqrt, [16]) || _ <- lists:seq(1, 1000)]
-    end),
+    Times = [element(1, py_modes:elapsed(fun() ->
+                 [{ok, 4.0} = py:call(math, sqrt, [16]) || _ <- lists:seq(1, 1000)]
+             end)) || _ <- lists:seq(1, 5)],
     {message_queue_len, Left} = process_info(self(), message_queue_len),
-    {Ms, Left}.
+    {lists:min(Times), Left}.
 
 this_python(Config) ->
     Mode = py_modes:mode(Config),
