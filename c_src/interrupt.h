@@ -40,7 +40,7 @@ void interrupt_set_patience(int64_t ns);
 /* Sets the request's times; before it is published. */
 void interrupt_set_deadline(request_t *request, int64_t deadline);
 
-/* Sees to it that it is answered at its deadline; after it was published. */
+/* Sees to it that it is answered at its deadline; after it was admitted or put in line. */
 void interrupt_at_deadline(request_t *request);
 
 #endif

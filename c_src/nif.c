@@ -328,7 +328,6 @@ static ERL_NIF_TERM admit(ErlNifEnv *env, request_t *request)
     bool is_admitted = true;
 
     request_publish(request);
-    interrupt_at_deadline(request);
     /* A thread that serves no request waits for an errand, and may be waited for by one
      * that holds a slot: it must not stand in line behind that. */
     if ((request->flags & FLAG_ERRAND) != 0) {
@@ -344,6 +343,9 @@ static ERL_NIF_TERM admit(ErlNifEnv *env, request_t *request)
     }
     if (is_admitted)
         dispatch_request(request);
+    /* Only now: who expires in line hears of that, who was never in it must not. It may have ended
+     * meanwhile; then the timer looks for nothing, once. */
+    interrupt_at_deadline(request);
     slots_advance(slots);
     return token;
 }

@@ -121,6 +121,23 @@ bool module_complete(module_state_t *state)
     return true;
 }
 
+/* As module.c's; nothing here has an __array_interface__ of its own. */
+static PyObject *copy_memory(PyObject *module, PyObject *arguments)
+{
+    unsigned long long address;
+    Py_ssize_t size;
+
+    (void)module;
+    if (!PyArg_ParseTuple(arguments, "Kn", &address, &size))
+        return NULL;
+    return PyBytes_FromStringAndSize((const char *)(uintptr_t)address, size);
+}
+
+static PyMethodDef functions[] = {
+    {"copy_memory", copy_memory, METH_VARARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
 static int module_exec(PyObject *module)
 {
     the_state = module_state(module);
@@ -140,6 +157,7 @@ static PyModuleDef definition = {
     .m_base = PyModuleDef_HEAD_INIT,
     .m_name = "_erlang",
     .m_size = sizeof(module_state_t),
+    .m_methods = functions,
     .m_slots = slots,
 };
 

@@ -40,7 +40,7 @@ static bool is_said(ERL_NIF_TERM tuple, ERL_NIF_TERM how)
            enif_is_binary(NULL, items[1]);
 }
 
-static ERL_NIF_TERM atom_text(asked_t *asked, ERL_NIF_TERM atom)
+static ERL_NIF_TERM text_of_atom(asked_t *asked, ERL_NIF_TERM atom)
 {
     size_t size = 0;
     bool flag = false;
@@ -55,7 +55,7 @@ static ERL_NIF_TERM atom_back(asked_t *asked, ERL_NIF_TERM atom)
         return atom;
     if (atom == atom_none || atom == atom_nil || atom == atom_undefined)
         return atom_none;
-    return atom_text(asked, atom);
+    return text_of_atom(asked, atom);
 }
 
 static ERL_NIF_TERM as_key(asked_t *asked, ERL_NIF_TERM term);
