@@ -3,7 +3,7 @@
 #include "enif.h"
 
 #include "atoms.h"
-#include "executor.h"
+#include "handle.h"
 #include "handle_nif.h"
 #include "terms.h"
 
@@ -167,25 +167,14 @@ PyMODINIT_FUNC PyInit__erlang(void)
 }
 
 /* Nobody here serves requests, so no handle has a maker. */
-pyworker_t *pyworker_self(void)
+/* No executor makes a handle here. */
+static void *no_maker(ErlNifPid *process)
 {
+    (void)process;
     return NULL;
 }
 
-executor_t *executor_acquire(executor_t *executor)
-{
-    return executor;
-}
-
-void executor_release(executor_t *executor)
-{
-    (void)executor;
-}
-
-void executor_drop(executor_t *executor, drop_t *drop)
-{
-    (void)executor, (void)drop;
-}
+static const handle_makers_t makers = {.here = no_maker};
 
 /* ---- life ---- */
 
@@ -231,6 +220,7 @@ module_state_t *embed_start(bool hooks)
     ErlNifEnv *env = enif_alloc_env();
 
     atoms_init(env);
+    handle_set_makers(&makers);
     embed_insist(handle_setup(env, ERL_NIF_RT_CREATE), "the handles' type");
     enif_free_env(env);
     interp = new_interp();
