@@ -16,6 +16,8 @@ typedef struct {
     uint64_t token;
 } interrupt_job_t;
 
+#define NESTED_DELAY_NS 50000000
+
 static _Atomic int64_t grace_ns = 1000000000;
 static _Atomic int64_t patience_ns;
 
@@ -314,9 +316,17 @@ void interrupt_at_deadline(request_t *request)
 
 static void withdraw_of_owner(request_t *request, uint64_t token, void *owner)
 {
+    bool is_nested = request->depth > 0;
     request_phase_t phase;
 
-    if (request->owner == owner && request_answer(request, token, &phase))
+    if (request->owner != owner || !request_answer(request, token, &phase))
+        return;
+    /* Its callback was killed, as a rule because the outer request was told to stop. That one goes
+     * first: it may hold the lock for which this one waits, and who is interrupted as it gets a
+     * lock may keep it (`with lock` on 3.14). */
+    if (is_nested && phase == PHASE_RUNNING)
+        timer_arm(clock_now() + NESTED_DELAY_NS, interrupt_request, is_pending, token);
+    else
         withdraw(token, phase);
 }
 
