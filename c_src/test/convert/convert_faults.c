@@ -255,12 +255,15 @@ static void forget_atoms(void)
 
 int main(void)
 {
-    PyObject *rich = NULL;
+    PyObject *rich = NULL, *print_little = NULL;
 
     state = embed_start(true);
     enif_is_short = embed_fails;
     collect_garbage = embed_fetch("gc", "collect");
     raise_exception = embed_fetch("objects", "fail");
+    print_little = embed_fetch("objects", "print_little");
+    Py_XDECREF(PyObject_CallNoArgs(print_little));
+    Py_DECREF(print_little);
     rich = embed_fetch("objects", "rich");
     object = PyObject_CallNoArgs(rich);
     embed_insist(object != NULL, "objects.rich");

@@ -26,7 +26,7 @@ from typing import Any
 
 import _erlang
 
-__all__ = ["build", "fail", "probe", "rich"]
+__all__ = ["build", "fail", "print_little", "probe", "rich"]
 
 sys.modules["erlang"] = _erlang  # where the types say they live, for pickle
 
@@ -606,6 +606,11 @@ def fail() -> None:
         decimal.Decimal("no number")
     except decimal.InvalidOperation as cause:
         raise ValueError("käse", 1 << 100, [1, 2, 3]) from cause
+
+
+def print_little() -> None:
+    """For who counts allocations: how Python prints a traceback takes thousands, none of them ours."""
+    sys.modules["traceback"] = types.SimpleNamespace(format_exception=lambda *_: ["a", "b"])  # type: ignore
 
 
 # A collection is asked for where it matters, and has little to look at.
