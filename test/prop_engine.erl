@@ -481,10 +481,14 @@ do({task, Ms}, _Ctx, T) -> py:await(py:async_call('__main__', task, [Ms], #{}, T
 do({asking_task, Ms}, _Ctx, T) -> py:await(py:async_call('__main__', asking_task, [Ms], #{}, T), ?LONG);
 do({items, N}, _Ctx, _T) -> py:stream('__main__', items, [N]);
 do(bind, _Ctx, T) ->
-    ok = py_context_router:bind_context(1),
-    Result = py:call('__main__', add, [2], #{}, T),
-    ok = py_context_router:unbind_context(),
-    Result;
+    case py_context_router:bind_context(1) of
+        ok ->
+            Result = py:call('__main__', add, [2], #{}, T),
+            ok = py_context_router:unbind_context(),
+            Result;
+        NotStarted ->
+            NotStarted
+    end;
 do(ask_in_thread, Ctx, T) -> call(Ctx, '__main__', ask_in_thread, [], T);
 do(boom, Ctx, T) -> call(Ctx, '__main__', boom, [], T);
 do({Name, Arg}, Ctx, T) -> call(Ctx, '__main__', Name, [Arg], T).
