@@ -400,7 +400,11 @@ binding() ->
 where() ->
     case state() of
         #py{bound = undefined, sticky = undefined} -> undefined;
-        #py{bound = undefined, sticky = Place} -> {context, Place};
+        #py{bound = undefined, sticky = {Pid, _} = Place} = State ->
+            case is_process_alive(Pid) of
+                true -> {context, Place};
+                false -> _ = forget(Place, noproc, State), undefined
+            end;
         #py{bound = Binding} -> Binding
     end.
 

@@ -281,7 +281,9 @@ every_context(_) ->
 later_contexts(Config) ->
     ok = py:configure_logging(#{format => <<"<%(message)s>">>}),
     Code = <<"import logging\nlogging.warning('late')">>,
-    {ok, Ctx} = py_context:new(#{mode => py_modes:mode(Config), preload => "import logging; logging.error('pre')"}),
+    %% The same text would run only once per interpreter.
+    Preload = ["import logging; logging.error('pre') # ", atom_to_list(py_modes:mode(Config))],
+    {ok, Ctx} = py_context:new(#{mode => py_modes:mode(Config), preload => Preload}),
     ok = py_context:exec(Ctx, Code),
     ?assertEqual([{error, <<"<pre>">>}, {warning, <<"<late>">>}], records()),
     ok = py_context:stop(Ctx),

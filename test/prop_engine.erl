@@ -37,9 +37,9 @@ settings() ->
 
 %% {ok, Outcomes}, or what was wrong and the program that led to it.
 check(Mode, Runs, Size) ->
-    ok = logger:set_primary_config(level, none),
     put(mode, Mode),
     open_world(),
+    ok = logger:add_primary_filter(?MODULE, {fun silence/2, []}),
     case proper:quickcheck(property(Mode), [{numtests, Runs}, {max_size, Size}, noshrink, quiet]) of
         true -> {threads_at_rest(), counted()};
         Other -> {Other, get(wrong)}
@@ -247,7 +247,7 @@ open_world() ->
     %% What is made once for a VM is there before anything is counted.
     [{ok, 3} = at(Place, fun(Ctx) -> py:call(Ctx, '__main__', add, [2]) end) || Place <- lists:seq(1, ?CONTEXTS)],
     py_modes:wait_until(fun() -> namespaces() =:= 0 end),
-    ets:insert(?MODULE, {threads, py_modes:threads()}).
+    ets:insert(?MODULE, [{threads, py_modes:threads()}, {own_threads, py_modes:own_threads()}]).
 
 at(Place, Fun) ->
     alone(fun() -> Fun(py:context(Place)) end).
@@ -329,9 +329,9 @@ start_actor(N) ->
 
 %% The programs of a file that note/1 wrote, or that a failure named, once more.
 replay(Mode, Program) ->
-    ok = logger:set_primary_config(level, none),
     put(mode, Mode),
     open_world(),
+    ok = logger:add_primary_filter(?MODULE, {fun silence/2, []}),
     run(Mode, Program) orelse get(wrong).
 
 %% Does one thing after the other; what is not from the program is a stray message.
@@ -561,11 +561,16 @@ kind({error, Reason}) -> Reason;
 kind({all, Results}) -> case [R || R = {error, _} <- Results] of [] -> ok; [Error | _] -> kind(Error) end;
 kind(_) -> ok.
 
+%% Nothing is printed; interpreters that were left behind are counted.
+silence(#{msg := {_, [_, "its interpreter was left behind" ++ _]}}, _) -> count(left_behind, 1), stop;
+silence(_, _) -> stop.
+
 %% Of all runs: the threads of the VM when nothing is left to be served. Each context may have a loop, and so
-%% may each interpreter that was replaced and left behind.
+%% may each interpreter that was left behind.
 threads_at_rest() ->
-    Loops = ?CONTEXTS + proplists:get_value({context_down, replaced}, counted(), 0),
+    Loops = ?CONTEXTS + proplists:get_value(left_behind, counted(), 0),
     Limit = ets:lookup_element(?MODULE, threads, 2) + Loops,
     try py_modes:wait_until(fun() -> py_modes:threads() =< Limit end, 20000)
-    catch error:{waited_in_vain, _} -> {py_modes:threads(), Limit}
+    catch error:{waited_in_vain, _} ->
+        {py_modes:threads(), Limit, py_modes:own_threads(), since, ets:lookup_element(?MODULE, own_threads, 2)}
     end.

@@ -12,7 +12,7 @@
 
 -export([modes/0, all/0, all/1, groups/1, groups/2, init_per_group/2, end_per_group/2, mode/1]).
 -export([start/1, start/2, stop/0, is_main/1, is_parallel/1]).
--export([messages/0, wait_until/1, wait_until/2, elapsed/1, at_once/1, threads/0, rss/0]).
+-export([messages/0, wait_until/1, wait_until/2, elapsed/1, at_once/1, threads/0, own_threads/0, rss/0]).
 -export([fast_enough/2, misuse/1, misuse/2, hear_log/1, unhear_log/0, log/2]).
 
 %% ------------------------------------------------------------------------------------------
@@ -129,6 +129,12 @@ at_once(Funs) ->
 threads() ->
     {ok, Threads} = file:list_dir("/proc/self/task"),
     length(Threads).
+
+%% How many of our own threads have which name.
+own_threads() ->
+    Names = [Name || File <- filelib:wildcard("/proc/self/task/*/comm"), {ok, <<"py:", Name/binary>>} <- [file:read_file(File)]],
+    maps:to_list(lists:foldl(fun(Name, In) -> maps:update_with(string:trim(Name), fun(N) -> N + 1 end, 1, In) end,
+                             #{}, Names)).
 
 %% Resident memory of the VM in bytes.
 rss() ->

@@ -20,7 +20,7 @@ groups() ->
         bound_to_a_pool,
         registered_modules, registered_functions, registrations_by_name, registered_pool_stops,
         registration_errors,
-        many_are_killed, mode_while_one_is_replaced, killed_router, killed_router_replaces, killed_supervisor, killed_helpers,
+        lost_namespace, many_are_killed, mode_while_one_is_replaced, killed_router, killed_router_replaces, killed_supervisor, killed_helpers,
         registrations_outlive_the_router
     ]).
 
@@ -537,6 +537,26 @@ registration_errors(Config) ->
 %% ------------------------------------------------------------------------------------------
 %% What dies
 %% ------------------------------------------------------------------------------------------
+
+%% Whose context died starts anew elsewhere, whatever comes next.
+lost_namespace(_) ->
+    [begin
+         ok = py:exec(<<"import math\nx = 1">>),
+         Ctx = py_context_router:get_context(),
+         Monitor = monitor(process, Ctx),
+         exit(Ctx, kill),
+         receive {'DOWN', Monitor, process, Ctx, killed} -> ok end,
+         py_modes:wait_until(fun() -> not lists:member(Ctx, py_context_router:contexts()) end),
+         ?assertEqual({What, Expected}, {What, Ask()}),
+         ?assertEqual({ok, false}, py:eval(<<"'x' in globals()">>))
+     end || {What, Expected, Ask} <- [
+         {call, {ok, 2.0}, fun() -> py:call(math, sqrt, [4]) end},
+         {spawn_call, {ok, 2.0}, fun() -> py:await(py:spawn_call(math, sqrt, [4])) end},
+         {async_call, {ok, 2.0}, fun() -> py:await(py:async_call(math, sqrt, [4])) end},
+         {parallel, {ok, [{ok, 2.0}]}, fun() -> py:parallel([{math, sqrt, [4]}]) end},
+         {stream, {ok, [0, 1]}, fun() -> py:stream(builtins, range, [2]) end},
+         {get_context, true, fun() -> is_process_alive(py_context_router:get_context()) end}
+     ]].
 
 %% Traps 88, 103, 105: each is replaced, none is handed out again, no thread is left.
 many_are_killed(Config) ->
