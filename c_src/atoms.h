@@ -26,6 +26,9 @@
     X(unconvertible)                                                                               \
     X(improper_list)                                                                               \
     X(bitstring)                                                                                   \
+    X(ndarray)                                                                                     \
+    X(bad_ndarray)                                                                                 \
+    X(needs_numpy)                                                                                 \
     X(invalid_utf8)                                                                                \
     X(unhashable_key)                                                                              \
     X(duplicate_key)                                                                               \

@@ -181,7 +181,7 @@ static ERL_NIF_TERM chain_term(ErlNifEnv *env, const origin_t *origin)
 static bool to_term(module_state_t *state, ErlNifEnv *env, PyObject *object, ERL_NIF_TERM *term)
 {
     convert_failure_t failure = {.env = env};
-    convert_out_options_t options = {UNKNOWN_HANDLE, false};
+    convert_out_options_t options = {.unknown = UNKNOWN_HANDLE};
     char text[256];
 
     failure.prefix = enif_make_list(env, 0);

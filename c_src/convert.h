@@ -9,7 +9,7 @@
  * Failure:  false (or NULL) with `failure` filled in; no exception is set.
  * User code may run inside convert_out (properties, iterators, __str__), so it
  * trusts no size or borrowed reference across such a step. Inside convert_in only
- * __hash__ and __eq__ of objects whose handles are keys of a map may run.
+ * __hash__ and __eq__ of objects whose handles are keys of a map may run, and numpy's code.
  */
 #ifndef EP_CONVERT_H
 #define EP_CONVERT_H
@@ -37,7 +37,7 @@ typedef enum { UNKNOWN_HANDLE, UNKNOWN_REPR, UNKNOWN_ERROR } unknown_policy_t;
  *
  * Why is an atom: `improper_list`, `bitstring`, `invalid_utf8`, `unhashable_key`,
  * `duplicate_key` (equal in Python: `a` and `<<"a">>`, 1 and 1.0), `other_interpreter`,
- * `too_deep`, `unsupported_term`; `bad_name` from convert_name. Type is a binary, the
+ * `too_deep`, `unsupported_term`, `bad_ndarray`, `needs_numpy`; `bad_name` from convert_name. Type is a binary, the
  * name of the Python type that has no term: an object without an image when the
  * policy is UNKNOWN_ERROR, a container that contains itself, a map (the path ends in
  * the key) two of whose keys become the same term, an integer beyond the VM's limit.
@@ -63,6 +63,7 @@ PyObject *convert_name(module_state_t *state, ErlNifEnv *env, ERL_NIF_TERM term,
 
 typedef struct {
     unknown_policy_t unknown;
+    bool as_arrays; /* buffers of numbers become {ndarray, Type, Shape, Binary} */
     bool as_handle; /* the top-level object becomes a handle, convertible or not
                        (`return => handle`) */
 } convert_out_options_t;

@@ -1,5 +1,6 @@
 #include "convert.h"
 
+#include "arrays.h"
 #include "atoms.h"
 #include "failure.h"
 #include "growable.h"
@@ -215,7 +216,8 @@ static step_t open_list(walk_t *walk, ERL_NIF_TERM term)
     return OPENED;
 }
 
-/* {bytes, Binary} and {buffer, Binary} are not tuples but ways to say `bytes` and `Buffer`. */
+/* {bytes, Binary}, {buffer, Binary} and {ndarray, ...} are not tuples but ways to say `bytes`, `Buffer`
+ * and an array. */
 static step_t open_tuple(walk_t *walk, ERL_NIF_TERM term, PyObject **out)
 {
     const ERL_NIF_TERM *items = NULL;
@@ -227,6 +229,10 @@ static step_t open_tuple(walk_t *walk, ERL_NIF_TERM term, PyObject **out)
         enif_is_binary(walk->env, items[1])) {
         *out = items[0] == atom_bytes ? binary_from_term(walk, items[1], BINARY_BYTES)
                                       : terms_buffer(walk->state, items[1]);
+        return *out == NULL ? FAILED : READY;
+    }
+    if (size == 4 && items[0] == atom_ndarray && enif_is_binary(walk->env, items[3])) {
+        *out = arrays_from_term(walk->state, walk->env, items, &walk->why);
         return *out == NULL ? FAILED : READY;
     }
     frame = push(walk, FRAME_TUPLE, PyTuple_New(size), size);

@@ -1,5 +1,6 @@
 #include "convert.h"
 
+#include "arrays.h"
 #include "atoms.h"
 #include "failure.h"
 #include "frames.h"
@@ -23,7 +24,8 @@ enum {
     IMAGES_MAX = 32,      /* images of images of one object */
     TUPLE_MAX = 16777215, /* the VM's */
     RANGE_MAX = 100000000,
-    KEYS_FROM_DICT = 4, /* keys are remembered from this dict on: single ones do not pay */
+    SHARED_MIN = 262144, /* bytes of what is shared with Python: smaller ones are copied faster */
+    KEYS_FROM_DICT = 4,  /* keys are remembered from this dict on: single ones do not pay */
     KEYS = 256
 };
 
@@ -39,6 +41,7 @@ typedef struct {
     ErlNifEnv *env;
     scalars_sink_t sink; /* into env */
     unknown_policy_t unknown;
+    bool as_arrays;
     PyTypeObject *type; /* owned: of what has no term, in a failure without an exception */
     ERL_NIF_TERM key;   /* 0, or the key that two pairs of a map share */
     size_t dicts;       /* seen so far */
@@ -70,10 +73,19 @@ static step_t no_memory(void)
 
 /* ---- scalars: no user code, nothing but the term ---- */
 
+/* Immutable bytes of a built-in object as they are. */
+static step_t share(walk_t *walk, PyObject *object, const void *bytes, size_t size,
+                    ERL_NIF_TERM *out)
+{
+    return handle_to_binary(walk->state, walk->env, object, bytes, size, out) ? READY : no_memory();
+}
+
 static inline step_t str_to_term(walk_t *walk, PyObject *text, ERL_NIF_TERM *out)
 {
     const size_t length = (size_t)PyUnicode_GET_LENGTH(text);
 
+    if (length >= SHARED_MIN && PyUnicode_CheckExact(text) && PyUnicode_IS_COMPACT_ASCII(text))
+        return share(walk, text, PyUnicode_DATA(text), length, out);
     if (PyUnicode_IS_COMPACT_ASCII(text) && length <= SCALARS_SMALL_BINARY) {
         memcpy(scalars_small_binary(&walk->sink, length, out), PyUnicode_DATA(text), length);
         return READY;
@@ -88,8 +100,11 @@ static inline step_t int_to_term(walk_t *walk, PyObject *number, ERL_NIF_TERM *o
 
 static inline step_t bytes_to_term(walk_t *walk, PyObject *bytes, ERL_NIF_TERM *out)
 {
-    return scalars_bytes_to_term(&walk->sink, PyBytes_AS_STRING(bytes),
-                                 (size_t)PyBytes_GET_SIZE(bytes), out)
+    const size_t size = (size_t)PyBytes_GET_SIZE(bytes);
+
+    if (size >= SHARED_MIN && PyBytes_CheckExact(bytes))
+        return share(walk, bytes, PyBytes_AS_STRING(bytes), size, out);
+    return scalars_bytes_to_term(&walk->sink, PyBytes_AS_STRING(bytes), size, out)
                ? READY
                : fail(walk, bytes);
 }
@@ -400,6 +415,12 @@ static step_t foreign_to_term(walk_t *walk, PyObject *object, ERL_NIF_TERM *out)
     value_t value = {.origin = object, .object = object};
     step_t step = OTHER;
 
+    if (walk->as_arrays && Py_TYPE(object) != walk->state->buffer_type) {
+        if (arrays_to_term(walk->env, object, out))
+            return READY;
+        if (PyErr_Occurred())
+            return FAILED;
+    }
     for (int images = 0; step == OTHER; images++) {
         step = builtin_to_term(walk, &value, out);
         if (step == OTHER)
@@ -509,6 +530,7 @@ bool convert_out(module_state_t *state, ErlNifEnv *env, PyObject *object,
     walk.env = env;
     walk.sink = (scalars_sink_t){.env = env};
     walk.unknown = options.unknown;
+    walk.as_arrays = options.as_arrays;
     walk.type = NULL;
     walk.key = 0;
     walk.dicts = 0;

@@ -14,6 +14,7 @@ typedef struct {
 } handle_t;
 
 static ErlNifResourceType *type;
+static ErlNifResourceType *bytes_type; /* so that no binary passes for a handle */
 static const handle_makers_t *makers;
 
 static void destroy(ErlNifEnv *env, void *object)
@@ -35,7 +36,8 @@ bool handle_setup(ErlNifEnv *env, ErlNifResourceFlags flags)
     ErlNifResourceTypeInit init = {.dtor = destroy};
 
     type = enif_open_resource_type_x(env, "py_handle", &init, flags, NULL);
-    return type != NULL;
+    bytes_type = enif_open_resource_type_x(env, "py_bytes", &init, flags, NULL);
+    return type != NULL && bytes_type != NULL;
 }
 
 void handle_set_makers(const handle_makers_t *functions)
@@ -43,19 +45,21 @@ void handle_set_makers(const handle_makers_t *functions)
     makers = functions;
 }
 
-bool handle_to_term(module_state_t *state, ErlNifEnv *env, PyObject *object, ERL_NIF_TERM *out)
+/* A resource that keeps the object; NULL when memory is short. */
+static handle_t *keep(ErlNifResourceType *of, module_state_t *state, PyObject *object)
 {
     ErlNifPid process;
     void *maker = makers->here(&process);
     drop_t *drop = malloc(sizeof(*drop));
-    handle_t *handle = drop != NULL ? enif_alloc_resource(type, sizeof(*handle)) : NULL;
+    handle_t *handle = drop != NULL ? enif_alloc_resource(of, sizeof(*handle)) : NULL;
 
     if (handle == NULL) {
         free(drop);
-        return false;
+        return NULL;
     }
     Py_INCREF(object);
     drop->object = object;
+    drop->is_block = of == bytes_type;
     handle->interp = interp_acquire(state->interp);
     handle->drop = drop;
     handle->maker = NULL;
@@ -66,7 +70,28 @@ bool handle_to_term(module_state_t *state, ErlNifEnv *env, PyObject *object, ERL
     if (maker != NULL && state->interp->kind == INTERP_MAIN)
         handle->maker = makers->acquire(maker);
 #endif
+    return handle;
+}
+
+bool handle_to_term(module_state_t *state, ErlNifEnv *env, PyObject *object, ERL_NIF_TERM *out)
+{
+    handle_t *handle = keep(type, state, object);
+
+    if (handle == NULL)
+        return false;
     *out = enif_make_resource(env, handle);
+    enif_release_resource(handle);
+    return true;
+}
+
+bool handle_to_binary(module_state_t *state, ErlNifEnv *env, PyObject *object, const void *bytes,
+                      size_t size, ERL_NIF_TERM *out)
+{
+    handle_t *handle = keep(bytes_type, state, object);
+
+    if (handle == NULL)
+        return false;
+    *out = enif_make_resource_binary(env, handle, bytes, size);
     enif_release_resource(handle);
     return true;
 }

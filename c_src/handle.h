@@ -1,6 +1,6 @@
 /*
- * handle - a Python object seen from Erlang: an opaque reference, freed by
- * garbage collection.
+ * handle - a Python object seen from Erlang: an opaque reference, or a binary of the bytes it holds;
+ * freed by garbage collection.
  *
  * The resource holds a node that was allocated with it; the destructor, which
  * may run on any thread, only links that node into the interpreter's drop list.
@@ -29,6 +29,11 @@ void handle_set_makers(const handle_makers_t *functions);
 /* Makes the handle term for `object` (borrowed; a reference is kept) in `env`.
  * False, nothing set, when memory is short. GIL: held. */
 bool handle_to_term(module_state_t *state, ErlNifEnv *env, PyObject *object, ERL_NIF_TERM *out);
+
+/* The same for a binary of `size` bytes that the object keeps where they are, unchanged for life, in
+ * its own block of memory: shared, not copied. */
+bool handle_to_binary(module_state_t *state, ErlNifEnv *env, PyObject *object, const void *bytes,
+                      size_t size, ERL_NIF_TERM *out);
 
 /* Whether `term` is a handle: HANDLE_NONE (it is not), HANDLE_HERE (*object is
  * a new reference), HANDLE_ELSEWHERE (an object of another interpreter).

@@ -110,6 +110,29 @@ interp_t *interp_acquire(interp_t *interp)
     return interp;
 }
 
+/* Whether Python takes a large block from its raw allocator, which needs no interpreter to free it. */
+static bool has_raw_blocks;
+
+static bool finds_raw_blocks(void)
+{
+#ifdef Py_GIL_DISABLED
+    return false;
+#else
+    PyMemAllocatorEx objects;
+
+    PyMem_GetAllocator(PYMEM_DOMAIN_OBJ, &objects);
+    return objects.ctx == NULL && getenv("PYTHONMALLOC") == NULL; /* no debug hooks, the default */
+#endif
+}
+
+/* Of an interpreter that is gone: its objects went with it, but for blocks that were kept. */
+static void free_drop(drop_t *drop)
+{
+    if (drop->is_block && has_raw_blocks)
+        PyMem_RawFree(drop->object);
+    free(drop);
+}
+
 static void free_drops(interp_t *interp)
 {
     list_t list;
@@ -117,8 +140,10 @@ static void free_drops(interp_t *interp)
 
     list_init(&list);
     queue_take(&interp->drops, &list);
-    while ((node = list_pop(&list)) != NULL)
-        free(node); /* the object went with its interpreter */
+    while ((node = list_pop(&list)) != NULL) {
+        ((drop_t *)node)->is_block &= atomic_load(&interp->is_gone);
+        free_drop((drop_t *)node);
+    }
 }
 
 void interp_release(interp_t *interp)
@@ -288,6 +313,7 @@ static bool initialise(start_t *start)
                  status.err_msg != NULL ? status.err_msg : "it asked for an exit");
         return false;
     }
+    has_raw_blocks = finds_raw_blocks();
     main_interp = new_interp(INTERP_MAIN);
     if (main_interp == NULL || !bootstrap_main(main_interp)) {
         describe_exception("the bootstrap of the main interpreter failed", start->error,
@@ -533,6 +559,7 @@ bool interp_end(interp_t *interp, PyThreadState *thread)
     interp_drain(interp);
     mark_ended(interp);
     ended = end_current(thread);
+    atomic_store(&interp->is_gone, ended);
     life_leave(turn);
     return ended;
 }
@@ -589,6 +616,10 @@ const char *interp_gil_culprit(interp_t *interp)
 
 void interp_drop(interp_t *interp, drop_t *drop)
 {
+    if (atomic_load(&interp->is_gone)) {
+        free_drop(drop);
+        return;
+    }
     queue_push(&interp->drops, &drop->node);
     if (atomic_exchange(&interp->is_drain_queued, true))
         return;

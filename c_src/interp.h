@@ -31,6 +31,7 @@ typedef enum { INTERP_MAIN, INTERP_SHARED_GIL, INTERP_OWN_GIL } interp_kind_t;
 typedef struct {
     queue_node_t node;
     PyObject *object;
+    bool is_block; /* one block of memory that refers to nothing: a large bytes or str */
 } drop_t;
 
 typedef struct interp {
@@ -45,6 +46,7 @@ typedef struct interp {
     queue_node_t *drain;  /* pushed to seat when there is something to drop */
     atomic_bool is_drain_queued;
     bool is_ended;             /* guarded by lock */
+    atomic_bool is_gone;       /* ended, and not left behind */
     const void *user;          /* ErlNifPid of the context, for routing handles. Guarded by lock */
     char *_Atomic gil_culprit; /* owned; set once, see interp_blame_for_gil */
 } interp_t;
@@ -89,8 +91,8 @@ PyThreadState *interp_thread_new(interp_t *interp);
 /* Deletes it; attached through it before, detached afterwards. */
 void interp_thread_delete(PyThreadState *thread);
 
-/* Links a reference to be dropped by a thread of the interpreter. Any thread, no
- * GIL; takes drop (freed later). */
+/* Links a reference to be dropped by a thread of the interpreter; of one that is gone, only blocks
+ * are freed. Any thread, no GIL; takes drop (freed later). */
 void interp_drop(interp_t *interp, drop_t *drop);
 
 /* Releases what was linked. GIL: held. */

@@ -322,6 +322,8 @@ bool module_complete(module_state_t *state)
 {
     state->image = fetch("erlang._image", "image");
     if (state->image != NULL)
+        state->array = fetch("erlang._image", "array");
+    if (state->array != NULL)
         state->is_main_only = fetch("erlang._bootstrap", "is_main_only");
     if (state->is_main_only != NULL)
         state->imports_main_only = fetch("erlang._bootstrap", "imports_main_only");
@@ -349,6 +351,7 @@ bool module_complete(module_state_t *state)
     X(callback_error)                                                                              \
     X(process_error)                                                                               \
     X(interrupt)                                                                                   \
+    X(array)                                                                                       \
     X(image)                                                                                       \
     X(is_main_only)                                                                                \
     X(imports_main_only)                                                                           \

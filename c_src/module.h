@@ -44,6 +44,8 @@ typedef struct module_state {
     /* erlang._image.image: reduces an object that is not of a built-in type to one
      * that is, or returns NotImplemented when the object has no Erlang image. */
     PyObject *image;
+    /* erlang._image.array: what an {ndarray, Type, Shape, Binary} stands for. */
+    PyObject *array;
 
     /* Of erlang._bootstrap: which packages only the main interpreter can load. */
     PyObject *is_main_only;      /* (module name) -> bool */

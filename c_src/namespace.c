@@ -92,6 +92,7 @@ PyObject *namespace_dict(namespace_t *self, module_state_t *state)
     drop = malloc(sizeof(*drop));
     if (drop == NULL)
         return PyErr_NoMemory();
+    drop->is_block = false;
     drop->object = new_globals(state);
     if (drop->object == NULL) {
         free(drop);

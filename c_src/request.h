@@ -63,7 +63,8 @@ enum {
     FLAG_PLACING = 1 << 10,      /* the process's first code: look at its imports */
     FLAG_ERRAND = 1 << 11,       /* made under a thread that serves no request: needs no seat */
     FLAG_ANY_EXECUTOR = 1 << 12, /* needs neither context nor namespace */
-    FLAG_ASYNC = 1 << 13         /* an awaitable result goes to the event loop */
+    FLAG_ASYNC = 1 << 13,        /* an awaitable result goes to the event loop */
+    FLAG_ARRAYS = 1 << 14        /* buffers of numbers become {ndarray, ...} */
 };
 
 typedef struct request {

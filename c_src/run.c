@@ -59,7 +59,8 @@ bool run_is_elsewhere(ErlNifEnv *env, ERL_NIF_TERM result)
 
 convert_out_options_t run_options(const request_t *request)
 {
-    convert_out_options_t options = {UNKNOWN_HANDLE, (request->flags & FLAG_AS_HANDLE) != 0};
+    convert_out_options_t options = {UNKNOWN_HANDLE, (request->flags & FLAG_ARRAYS) != 0,
+                                     (request->flags & FLAG_AS_HANDLE) != 0};
 
     if ((request->flags & FLAG_UNKNOWN_REPR) != 0)
         options.unknown = UNKNOWN_REPR;

@@ -193,11 +193,15 @@ bool scalars_bytes_to_term(scalars_sink_t *sink, const void *bytes, size_t size,
     return true;
 }
 
+bool scalars_are_bytes(const Py_buffer *buffer)
+{
+    return buffer->format == NULL || strcmp(buffer->format, "B") == 0 ||
+           strcmp(buffer->format, "c") == 0;
+}
+
 bool scalars_is_bytes(const Py_buffer *buffer)
 {
-    return buffer->ndim == 1 && PyBuffer_IsContiguous(buffer, 'C') &&
-           (buffer->format == NULL || strcmp(buffer->format, "B") == 0 ||
-            strcmp(buffer->format, "c") == 0);
+    return buffer->ndim == 1 && PyBuffer_IsContiguous(buffer, 'C') && scalars_are_bytes(buffer);
 }
 
 /* Length of the UTF-8 sequence at `at`, which has `left` bytes; 0 if there is none. */

@@ -77,6 +77,9 @@ bool scalars_bytes_to_term(scalars_sink_t *sink, const void *bytes, size_t size,
  * set, when they do not fit 64 bits. */
 bool scalars_range_to_term(ErlNifEnv *env, PyObject *range, Py_ssize_t size, ERL_NIF_TERM *out);
 
+/* Whether a buffer's items are bytes. */
+bool scalars_are_bytes(const Py_buffer *buffer);
+
 /* Whether a buffer is nothing but bytes in a row. */
 bool scalars_is_bytes(const Py_buffer *buffer);
 

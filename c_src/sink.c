@@ -98,7 +98,7 @@ static bool send(report_kind_t kind, int units, ErlNifEnv *env, ERL_NIF_TERM ter
 
 PyObject *sink_report(PyObject *module, PyObject *arguments)
 {
-    convert_out_options_t options = {UNKNOWN_REPR, false};
+    convert_out_options_t options = {.unknown = UNKNOWN_REPR};
     convert_failure_t failure = {0};
     ERL_NIF_TERM term;
     PyObject *object;

@@ -7,7 +7,7 @@
            "Every function takes names as atoms, binaries or strings, and as its last argument a time-out in\n"
            "milliseconds, `infinity`, or a map of options: `timeout`, `kwargs`, `traceback`, `return`\n"
            "(`value | handle`), `on_unknown` (`handle | repr | error`), `binary` (`auto | bytes | str`),\n"
-           "`overload` (`wait | fail`), `inline`. Without it calls have 30 seconds, calls of an explicit\n"
+           "`arrays` (`list | ndarray`), `overload` (`wait | fail`), `inline`. Without it calls have 30 seconds, calls of an explicit\n"
            "context all the time they need.").
 
 %% Calls
@@ -45,7 +45,8 @@
 -opaque handle() :: reference().
 -type options() :: #{timeout => timeout(), kwargs => kwargs(), traceback => boolean(),
                      return => value | handle, on_unknown => handle | repr | error,
-                     binary => auto | bytes | str, overload => wait | fail, inline => boolean()}.
+                     binary => auto | bytes | str, arrays => list | ndarray, overload => wait | fail,
+                     inline => boolean()}.
 -type timeout_or_options() :: timeout() | options().
 
 -define(TIMEOUT, 30000).
@@ -319,7 +320,7 @@ stream_start(Module, Function, Args) ->
 
 ?DOC("Options: `owner` (the caller), `batch` (so many items in one message `{batch, Items}`), `credit` (`auto`:\n"
      "as long as the owner reads; or so many items until `stream_ack/2`), `timeout` for each item\n"
-     "(`infinity`), and `kwargs`, `traceback`, `on_unknown`, `binary` and `return` (`handle`: every item\n"
+     "(`infinity`), and `kwargs`, `traceback`, `on_unknown`, `binary`, `arrays` and `return` (`handle`: every item\n"
      "as a handle) of `call`.").
 -spec stream_start(name() | handle(), name(), [term()], py_stream:options()) ->
     {ok, reference()} | {error, term()}.

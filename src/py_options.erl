@@ -68,12 +68,14 @@ option(on_unknown, error, Request) -> set(?FLAG_UNKNOWN_ERROR, 0, Request);
 option(binary, auto, Request) -> set(0, ?FLAG_BINARY_BYTES bor ?FLAG_BINARY_STR, Request);
 option(binary, bytes, Request) -> set(?FLAG_BINARY_BYTES, ?FLAG_BINARY_STR, Request);
 option(binary, str, Request) -> set(?FLAG_BINARY_STR, ?FLAG_BINARY_BYTES, Request);
+option(arrays, ndarray, Request) -> set(?FLAG_ARRAYS, 0, Request);
+option(arrays, list, Request) -> Request;
 option(overload, fail, Request) -> set(?FLAG_OVERLOAD_FAIL, 0, Request);
 option(overload, wait, Request) -> Request;
 option(inline, Inline, Request) when is_boolean(Inline) -> Request;
 option(Key, Value, _Request) ->
     misuse(io_lib:format("there is no option ~p => ~p; allowed are timeout, kwargs, traceback, return, "
-                               "on_unknown, binary, overload and inline, with the values the "
+                               "on_unknown, binary, arrays, overload and inline, with the values the "
                                "documentation of py lists", [Key, Value])).
 
 set(On, Off, #request{flags = Flags} = Request) ->

@@ -11,7 +11,8 @@ all() ->
 
 groups() ->
     py_modes:groups([
-        atoms_in, integers_in, floats_in, binaries_in, bytes_tuple, buffer, buffer_is_not_copied, containers_in, identifiers_in,
+        atoms_in, integers_in, floats_in, binaries_in, bytes_tuple, buffer, buffer_is_not_copied, large_bytes_are_not_copied,
+        bytes_outlive_their_context, ndarrays, bad_ndarrays, containers_in, identifiers_in,
         remote_identifiers, identifiers_in_python, option_binary, setting_binary, names_of_locals,
         refused_terms, keys_that_are_one, unhashable_keys, handles_in,
         scalars_out, text_out, lone_surrogates, bytes_out, sequences_out, maps_out, sets_out,
@@ -171,6 +172,116 @@ buffer_is_not_copied(_) ->
     %% The bytes live as long as Python has them.
     ?assertEqual({ok, 30 * byte_size(Data)}, py:eval(Ctx, <<"sum(map(len, held))">>)),
     ok = py:exec(Ctx, <<"held.clear()">>).
+
+%% Thirty results that are the same 16 MB take no more memory than one; and they stay what they are.
+large_bytes_are_not_copied(_) ->
+    Ctx = py:context(1),
+    Size = 16 * 1024 * 1024,
+    ok = py:exec(Ctx, <<"data = b'\\xff' * (16 << 20)\ntext = 'a' * (16 << 20)\nclass Own(bytes): pass\n"
+                        "own = Own(b'\\xfe' * 300000)">>),
+    Before = py_modes:rss(),
+    Bytes = [begin {ok, Bin} = py:eval(Ctx, <<"data">>), Bin end || _ <- lists:seq(1, 30)],
+    Texts = [begin {ok, Bin} = py:eval(Ctx, <<"text">>), Bin end || _ <- lists:seq(1, 30)],
+    ?assert(py_modes:rss() - Before < Size, py_modes:rss() - Before),
+    {ok, #{<<"own">> := Own, <<"some">> := Some}} = py:eval(Ctx, <<"{'own': own, 'some': [data[:262143], data[:262144]]}">>),
+    ?assertEqual({binary:copy(<<254>>, 300000), [262143, 262144]}, {Own, [byte_size(B) || B <- Some]}),
+    ok = py:exec(Ctx, <<"del data, text, own\nimport gc\ngc.collect()">>),
+    [?assertEqual({Size, 255, 255}, {byte_size(B), binary:first(B), binary:last(B)}) || B <- Bytes],
+    [?assertEqual({Size, $a, $a}, {byte_size(B), binary:first(B), binary:last(B)}) || B <- Texts],
+    %% They are binaries like others.
+    [First, Second | _] = Bytes,
+    ?assertEqual(First, Second),
+    ?assertEqual(erlang:phash2(First), erlang:phash2(binary:copy(First))),
+    ?assertEqual({ok, Size}, py:call(Ctx, builtins, len, [{bytes, First}])),
+    ?assertEqual(false, py:is_ref(First)).
+
+%% What contexts gave out stays when they have ended, and is freed afterwards.
+bytes_outlive_their_context(Config) ->
+    Before = py_modes:rss(),
+    N = 16,
+    All = N * 16 * 1024 * 1024,
+    Bins = [begin
+                {ok, Ctx} = py_context:new(#{mode => py_modes:mode(Config)}),
+                {ok, Bin} = py:eval(Ctx, <<"b'\\xff' * (16 << 20)">>, #{}, 60000),
+                ok = py_context:stop(Ctx),
+                Bin
+            end || _ <- lists:seq(1, N)],
+    timer:sleep(500), % the interpreters end
+    ?assertEqual([], [wrong || B <- Bins, {byte_size(B), binary:first(B), binary:last(B)} =/= {All div N, 255, 255}]),
+    %% CPython itself leaves some 5 MB of each own-GIL interpreter behind.
+    py_modes:wait_until(fun() -> garbage_collect(), py_modes:rss() - Before < All * 2 div 3 end).
+
+%% Arrays as one binary, there and back, with and without numpy.
+ndarrays(_) ->
+    As = fun(Code) -> py:eval(Code, #{}, #{arrays => ndarray}) end,
+    [?assertEqual({ok, Expected}, As(Code), Code) || {Code, Expected} <- [
+        {<<"__import__('array').array('i', [1, -2])">>, {ndarray, <<"<i4">>, [2], <<1:32/little, -2:32/little>>}},
+        {<<"__import__('array').array('B', [1, 2])">>, {ndarray, <<"|u1">>, [2], <<1, 2>>}},
+        {<<"__import__('array').array('d')">>, {ndarray, <<"<f8">>, [0], <<>>}},
+        {<<"{'a': [memoryview(__import__('array').array('h', range(6)))[4::-2]]}">>,
+         #{<<"a">> => [{ndarray, <<"<i2">>, [3], <<4:16/little, 2:16/little, 0:16>>}]}},
+        {<<"memoryview(b'\\1\\0').cast('?')">>, {ndarray, <<"|b1">>, [2], <<1, 0>>}},
+        %% Bytes are binaries still, and what is no buffer of numbers has its own image.
+        {<<"[b'ab', bytearray(b'ab'), memoryview(b'ab'), memoryview(b'abcd')[::2]]">>, [<<"ab">>, <<"ab">>, <<"ab">>, <<"ac">>]},
+        {<<"[1, 'a', (2.5,), range(2), None]">>, [1, <<"a">>, {2.5}, [0, 1], none]}
+    ]],
+    ?assertEqual({ok, [1, 2]}, py:eval(<<"__import__('array').array('i', [1, 2])">>, #{}, #{arrays => list})),
+    %% An image is the same object when it comes back.
+    Has = has_numpy(),
+    [begin
+         Array = {ndarray, Type, Shape, Items},
+         ?assertEqual({ok, Array}, py:eval(<<"x">>, #{x => Array}, #{arrays => ndarray})),
+         ?assertEqual({ok, List}, py:eval(<<"x.tolist()">>, #{x => Array}), Array),
+         ?assertEqual({ok, case Has of true -> <<"ndarray">>; false -> <<"memoryview">> end},
+                      py:eval(<<"type(x).__name__">>, #{x => Array}))
+     end || {Type, Shape, Items, List} <- [
+         {<<"<f8">>, [2], <<1.5/float-little, 2.5/float-little>>, [1.5, 2.5]},
+         {<<"<i4">>, [2, 3], << <<N:32/little>> || N <- lists:seq(0, 5) >>, [[0, 1, 2], [3, 4, 5]]},
+         {<<"|u1">>, [1, 2, 2], <<1, 2, 3, 4>>, [[[1, 2], [3, 4]]]},
+         {<<"<u8">>, [0], <<>>, []}, {<<"|b1">>, [2], <<1, 0>>, [true, false]}]],
+    {ok, {true, true}} = py:eval(<<"(memoryview(x).readonly, memoryview(x).obj is not None)">>,
+                                 #{x => {ndarray, <<"<f8">>, [1], <<0.5/float-little>>}}),
+    ?assertEqual({ok, 3}, py:eval(<<"len(x[0])">>, #{x => [{ndarray, <<"<i2">>, [3], <<0:48>>}]})),
+    ?assertEqual({tuple, <<"('ndarray', 1, 2)">>}, seen({ndarray, 1, 2})),
+    Big = {ndarray, <<">i2">>, [2], <<1:16, 2:16>>},
+    ?assertEqual(case Has of true -> {ok, [1, 2]}; false -> {error, {badarg, [locals, x], needs_numpy}} end,
+                 py:eval(<<"x.tolist()">>, #{x => Big})),
+    case Has of
+        true -> numpy_arrays();
+        false -> ok
+    end.
+
+numpy_arrays() ->
+    ok = py:exec(<<"import numpy as np">>),
+    As = fun(Code) -> py:eval(Code, #{}, #{arrays => ndarray}) end,
+    [?assertEqual({ok, Expected}, As(Code), Code) || {Code, Expected} <- [
+        {<<"np.arange(3)">>, {ndarray, <<"<i8">>, [3], <<0:64, 1:64/little, 2:64/little>>}},
+        {<<"np.arange(6, dtype='i2').reshape(2, 3).T">>,
+         {ndarray, <<"<i2">>, [3, 2], << <<N:16/little>> || N <- [0, 3, 1, 4, 2, 5] >>}},
+        {<<"np.array([1+2j], dtype='c16')">>, {ndarray, <<"<c16">>, [1], <<1.0/float-little, 2.0/float-little>>}},
+        {<<"np.array([1], dtype='>i2')">>, {ndarray, <<">i2">>, [1], <<1:16>>}},
+        {<<"np.array([0.5], dtype='f2')">>, {ndarray, <<"<f2">>, [1], <<0.5:16/float-little>>}},
+        {<<"np.zeros((2, 0))">>, {ndarray, <<"<f8">>, [2, 0], <<>>}},
+        {<<"[np.float64(1.5), np.int64(2), np.array(5)]">>, [1.5, 2, 5]},
+        {<<"np.array(['2026-01-01'], dtype='M8[D]')">>, [{2026, 1, 1}]}]],
+    ?assertEqual({ok, 3.0}, py:call(numpy, mean, [{ndarray, <<"<f8">>, [2], <<2.0/float-little, 4.0/float-little>>}])),
+    ?assertEqual({ok, [[], []]}, py:eval(<<"x.tolist()">>, #{x => {ndarray, <<"<f8">>, [2, 0], <<>>}})).
+
+%% Whether numpy is loaded where the calling process's code runs.
+has_numpy() ->
+    _ = py:exec(<<"try:\n  import numpy\nexcept ImportError: pass">>),
+    {ok, Has} = py:eval(<<"'numpy' in __import__('sys').modules">>),
+    Has.
+
+bad_ndarrays(_) ->
+    [?assertEqual({error, {badarg, [locals, x, 2], bad_ndarray}}, py:eval(<<"x">>, #{x => [1, Array]}), Array)
+     || Array <- [{ndarray, <<"<f8">>, [2], <<0:64>>}, {ndarray, <<"<f8">>, [-1], <<>>}, {ndarray, <<"<f8">>, [a], <<>>},
+                  {ndarray, <<"<f8">>, [1 | 2], <<0:64>>}, {ndarray, <<"<f8">>, 1, <<0:64>>}, {ndarray, <<"f8">>, [1], <<0:64>>},
+                  {ndarray, <<"<x8">>, [1], <<0:64>>}, {ndarray, <<>>, [0], <<>>}, {ndarray, '<f8', [1], <<0:64>>},
+                  {ndarray, <<"<f8<f8<f8">>, [1], <<0:64>>}, {ndarray, <<"<f8">>, [1 bsl 64], <<>>},
+                  {ndarray, <<"<f8">>, [1 bsl 63, 1 bsl 63], <<>>}, {ndarray, <<"|O8">>, [1], <<0:64>>},
+                  {ndarray, <<"<f8">>, lists:duplicate(65, 1), <<0:64>>}]],
+    ?assertError(badarg, py:eval(<<"1">>, #{}, #{arrays => maybe})).
 
 containers_in(_) ->
     ?assertEqual({list, <<"[]">>}, seen([])),

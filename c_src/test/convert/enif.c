@@ -287,6 +287,13 @@ ERL_NIF_TERM enif_make_resource(ErlNifEnv *env, void *object)
     return term;
 }
 
+/* A copy; the resource lives as long as the env. */
+ERL_NIF_TERM enif_make_resource_binary(ErlNifEnv *env, void *object, const void *bytes, size_t size)
+{
+    enif_make_resource(env, object);
+    return new_bytes(env, KIND_BITS, bytes, size);
+}
+
 int enif_get_resource(ErlNifEnv *env, ERL_NIF_TERM term, ErlNifResourceType *type, void **object)
 {
     (void)env;

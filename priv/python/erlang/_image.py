@@ -17,7 +17,7 @@ from weakref import WeakKeyDictionary
 
 from _erlang import Atom, copy_memory
 
-__all__ = ["image"]
+__all__ = ["array", "image"]
 
 _Rule = Callable[[Any], Any]
 
@@ -42,6 +42,32 @@ def image(obj: object) -> Any:
         if (getattr(meta, "__eq__"), getattr(meta, "__hash__")) == (object.__eq__, object.__hash__):
             _rules[cls] = rule
     return rule(obj)
+
+
+def array(buffer: Any, typestr: bytes, shape: tuple[int, ...]) -> Any:
+    """Return what ``{ndarray, Type, Shape, Binary}`` stands for, over the bytes of ``buffer``.
+
+    That is a numpy array where numpy is loaded, else a ``memoryview``. ``None`` means that the parts do
+    not fit together, ``NotImplemented`` that only numpy has such arrays.
+    """
+    text = typestr.decode("latin-1")
+    order, code = text[:1], _CODES.get(text[1:])
+    count = 1
+    for length in shape:
+        count *= length
+    if code is None or order not in ("<", ">", "|", "=") or len(buffer) != count * int(text[2:]):
+        return None
+    numpy = sys.modules.get("numpy")
+    if numpy is not None:
+        return numpy.ndarray(shape, text, buffer)
+    view = memoryview(buffer)
+    native = order in ("=", "|", "<" if sys.byteorder == "little" else ">")
+    if len(code) > 1 or not (native or text[2:] == "1") or (0 in shape and len(shape) > 1):
+        return NotImplemented
+    try:
+        return view.cast(code) if 0 in shape else view.cast(code, shape)
+    except ValueError:  # half floats, before Python 3.15
+        return NotImplemented
 
 
 # ---- rules ----
