@@ -1,9 +1,9 @@
 #include "executor.h"
 
 #include "atoms.h"
+#include "callable.h"
 #include "dispatch.h"
 #include "giveway.h"
-#include "run.h"
 #include "serve.h"
 #include "timer.h"
 
@@ -96,7 +96,7 @@ static void release_worker(pyworker_t *self)
 static void delete_thread(pyworker_t *self)
 {
     pyworker_attach(self);
-    run_forget(self);
+    callable_forget_all(self);
     interp_thread_delete(self->thread);
     self->is_attached = false;
 }
@@ -167,7 +167,7 @@ static void end_interpreter(pyworker_t *self)
         return;
     }
     pyworker_attach(self);
-    run_forget(self);
+    callable_forget_all(self);
     if (!interp_end(interp, self->thread))
         executor_send_event(atom_left_behind, executor->name);
     self->is_attached = false;

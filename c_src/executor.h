@@ -73,8 +73,8 @@ typedef struct pyworker {
     parker_t reply_parker;   /* where it waits for that */
     spin_t reply_spin;
     ErlNifEnv *env;                          /* for replies */
-    known_function_t known[KNOWN_FUNCTIONS]; /* run.c; direct-mapped */
-    unsigned names_seen; /* run.c; the main-only packages there were when they were found */
+    known_function_t known[KNOWN_FUNCTIONS]; /* callable.c; direct-mapped */
+    unsigned names_seen; /* callable.c; the main-only packages there were when they were found */
 } pyworker_t;
 
 /* All executors that ever were, linked by next; some are not in use. */

@@ -57,7 +57,7 @@ typedef struct module_state {
     PyObject *loop_close;
     PyObject *loop_wake;
 
-    PyObject *eval_codes; /* dicts: source text -> code object, bounded (run.c) */
+    PyObject *eval_codes; /* dicts: source text -> code object, bounded (code.c) */
     PyObject *exec_codes;
     PyObject *main_ns;  /* dict of __main__ */
     PyObject *str_main; /* "__main__" */

@@ -160,4 +160,17 @@ static inline void compat_gc_resume(bool was_running)
 #endif
 }
 
+/* A strong reference, NULL with or without an exception. */
+static inline PyObject *compat_dict_get(PyObject *dict, PyObject *key)
+{
+#if PY_VERSION_HEX >= 0x030D0000
+    PyObject *found;
+
+    PyDict_GetItemRef(dict, key, &found);
+    return found;
+#else
+    return Py_XNewRef(PyDict_GetItemWithError(dict, key));
+#endif
+}
+
 #endif

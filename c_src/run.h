@@ -33,9 +33,6 @@ convert_out_options_t run_options(const request_t *request);
 /* What the request wants binaries to become. */
 binary_policy_t run_binaries(const request_t *request);
 
-/* Lets go of what run_request keeps for the thread. GIL: held. */
-void run_forget(pyworker_t *self);
-
 /* Whether result says that the request was not run because only main can. */
 bool run_is_elsewhere(ErlNifEnv *env, ERL_NIF_TERM result);
 
