@@ -97,6 +97,11 @@ def finish() -> None:
 
     _guard.run_exit_handlers()
     _finish_threads()
+    # The stand-in of a thread that `threading` did not start (3.13+) wants the module's globals
+    # when it ends: it ends while they are there.
+    local: Any = getattr(sys.modules.get("threading"), "_thread_local_info", None)
+    if local is not None:
+        vars(local).clear()
 
 
 def _finish_threads(seconds: float = 0.5) -> None:
