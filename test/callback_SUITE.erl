@@ -927,7 +927,7 @@ nested_in_order(Config) ->
         Results = py_modes:at_once([fun() ->
             ok = py:exec(Code),
             py_modes:elapsed(fun() -> py:call('__main__', f, [Ms]) end)
-        end || Ms <- [1500, 50, 1000, 50, 500, 50]]),
+        end || Ms <- [600, 50, 400, 50, 200, 50]]),
         [?assert(Time < Ms + ?LATE, {Ms, Time}) || {Time, {ok, Ms}} <- Results],
         6 = length([ok || {_, {ok, _}} <- Results])
     end).

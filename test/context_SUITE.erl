@@ -640,7 +640,7 @@ many_contexts_come_and_go(Config) ->
     end,
     [Cycle() || _ <- lists:seq(1, 5)],
     {Threads, Ours} = settled_threads(),
-    [Cycle() || _ <- lists:seq(1, 60)],
+    [Cycle() || _ <- lists:seq(1, 30)],
     %% Killed ones too, several at once.
     [begin
          Pids = [element(1, spawn_monitor(fun() ->

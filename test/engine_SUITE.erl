@@ -616,7 +616,7 @@ on_time(Fun, T, Attempts, Late) ->
 expired_in_the_queue(_) ->
     Ctx = py:context(1),
     ok = py:exec(Ctx, <<"import __main__\n__main__.ran = 0">>),
-    Busy = py:spawn_call(Ctx, time, sleep, [1.5]),
+    Busy = py:spawn_call(Ctx, time, sleep, [0.6]),
     [?assertEqual({error, timeout}, py:exec(Ctx, <<"__main__.ran += 1">>, 20))
      || _ <- lists:seq(1, 3)],
     ?assertEqual({ok, none}, py:await(Busy)),
@@ -630,7 +630,7 @@ queued_timeout_spares_the_running(_) ->
                         "  end = time.monotonic() + s\n"
                         "  while time.monotonic() < end: pass\n"
                         "  return 'done'">>),
-    Busy = py:spawn_call(Ctx, '__main__', busy, [2.0]),
+    Busy = py:spawn_call(Ctx, '__main__', busy, [1.0]),
     [?assertEqual([{error, timeout}],
                   py_modes:at_once([fun() -> py:eval(Ctx, <<"1">>, #{}, 30) end]))
      || _ <- lists:seq(1, 3)],

@@ -307,20 +307,20 @@ storm(Config) ->
     ok = py_modes:start(Mode, [{max_log_queue, 2000}]),
     ok = py:configure_logging(),
     ok = py:exec(<<"import logging\ndef storm():\n"
-                   "    for i in range(50000): logging.warning('%d %s', i, 'x' * 500)\n    return True">>),
+                   "    for i in range(20000): logging.warning('%d %s', i, 'x' * 500)\n    return True">>),
     Before = py_modes:rss(),
     persistent_term:put(?MODULE, closed),
     {Ms, {ok, true}} = py_modes:elapsed(fun() -> py:call('__main__', storm, [], [], 60000) end),
     {message_queue_len, Waiting} = process_info(whereis(py_log), message_queue_len),
     Grown = py_modes:rss() - Before,
-    ct:pal("~p: 50 000 records in ~b ms, ~b waiting, ~b KiB more memory", [Mode, round(Ms), Waiting, Grown div 1024]),
+    ct:pal("~p: 20 000 records in ~b ms, ~b waiting, ~b KiB more memory", [Mode, round(Ms), Waiting, Grown div 1024]),
     ?assert(Waiting =< 2010),
     ?assert(Grown < 50000000),
     persistent_term:put(?MODULE, open),
     %% The first ones came, in order.
     Heard = length(records()),
     ?assertEqual(2000, Heard),
-    receive {warning, Text} -> ?assertMatch(<<"48000 log records of Python code were dropped", _/binary>>, Text)
+    receive {warning, Text} -> ?assertMatch(<<"18000 log records of Python code were dropped", _/binary>>, Text)
     after 10000 -> error(no_warning)
     end,
     receive {warning, Again} -> error(Again)
@@ -553,12 +553,12 @@ storm_of_spans(Config) ->
     ok = py_modes:start(Mode, [{max_log_queue, 1000}]),
     ok = py:enable_tracing(),
     ok = sys:suspend(py_log),
-    ok = py:exec(<<"import erlang\nfor i in range(20000):\n    with erlang.Span('s', text='x' * 100): pass">>),
+    ok = py:exec(<<"import erlang\nfor i in range(8000):\n    with erlang.Span('s', text='x' * 100): pass">>),
     {message_queue_len, Waiting} = process_info(whereis(py_log), message_queue_len),
     ok = sys:resume(py_log),
     ?assert(Waiting =< 1010),
     ?assertEqual(1000, length(spans())),
-    receive {warning, Text} -> ?assertMatch(<<"19000 spans of Python code were dropped", _/binary>>, Text)
+    receive {warning, Text} -> ?assertMatch(<<"7000 spans of Python code were dropped", _/binary>>, Text)
     after 10000 -> error(no_warning)
     end,
     ok = py_modes:start(Mode).

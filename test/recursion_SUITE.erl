@@ -71,7 +71,7 @@ codes() ->
      {call_itself, "class C: pass\ndef f():\n  C.__call__ = C()\n  return C()()"},
      {add_itself, "class C:\n  def __add__(self, other): return self + other\ndef f(): return C() + C()"},
      {regular_expression, "import re\ndef f(): return re.compile('(' * 100000 + 'a' + ')' * 100000)"},
-     {regular_match, "import re\ndef f(): return bool(re.match('(?:a|b)*c', 'ab' * 1000000))"},
+     {regular_match, "import re\ndef f(): return bool(re.match('(?:a|b)*c', 'ab' * 300000))"},
      {pickle_deep, nested() ++ "import pickle\ndef f(): return len(pickle.dumps(nested(100000)))"},
      {pickle_in_python, nested() ++ "import pickle, io\n"
                         "def f(): pickle._Pickler(io.BytesIO()).dump(nested(100000))"},
@@ -126,12 +126,12 @@ codes() ->
                        "    n = ValueError(i); n.__context__ = e; n.__cause__ = e; e = n\n"
                        "  raise e"},
      {class_hierarchy, "def f():\n  c = object\n"
-                       "  for i in range(1500): c = type('C', (c,), {})\n  return c().nothing"},
+                       "  for i in range(1000): c = type('C', (c,), {})\n  return c().nothing"},
      {unions, "def f():\n  t = list[int]\n  for i in range(20000): t = list[t]\n  return len(repr(t))"},
-     {destruction, nested() ++ "def f():\n  a = nested(1000000)\n  del a\n"
-                   "  g = iter([1])\n  for i in range(1000000): g = map(int, g)\n  del g\n"
+     {destruction, nested() ++ "def f():\n  a = nested(300000)\n  del a\n"
+                   "  g = iter([1])\n  for i in range(300000): g = map(int, g)\n  del g\n"
                    "  class C: pass\n  c = None\n"
-                   "  for i in range(1000000): n = C(); n.c = c; c = n\n"
+                   "  for i in range(300000): n = C(); n.c = c; c = n\n"
                    "  del c, n"},
      {format_spec, "def f(): return format(1, '{' * 100000)"},
      {str_format, "def f(): return ('{0' + '[0]' * 100000 + '}').format(1)"},

@@ -226,7 +226,7 @@ timeout_per_item(_) ->
             "    await asyncio.sleep(60)",
             "  finally:",
             "    erlang.send(pid, 'closed')"]),
-    {ok, Ref} = py:stream_start('__main__', slow, [self()], #{timeout => 2000}),
+    {ok, Ref} = py:stream_start('__main__', slow, [self()], #{timeout => 700}),
     ?assertEqual([0, 1, 2, {error, timeout}], hear(Ref)),
     await_told(<<"closed">>).
 
@@ -345,12 +345,12 @@ unread_items_are_bounded(_) ->
 
 %% Other messages are not the stream's.
 noise_in_the_mailbox(_) ->
-    [self() ! {noise, I} || I <- lists:seq(1, 5000)],
-    {ok, Ref} = py:stream_start(builtins, range, [10000]),
-    First = hear_items(Ref, 2000),
-    [self() ! {noise, I} || I <- lists:seq(5001, 10000)],
-    ?assertEqual(lists:seq(0, 9999) ++ [done], First ++ hear(Ref)),
-    [receive {noise, I} -> ok end || I <- lists:seq(1, 10000)].
+    [self() ! {noise, I} || I <- lists:seq(1, 2000)],
+    {ok, Ref} = py:stream_start(builtins, range, [5000]),
+    First = hear_items(Ref, 1000),
+    [self() ! {noise, I} || I <- lists:seq(2001, 4000)],
+    ?assertEqual(lists:seq(0, 4999) ++ [done], First ++ hear(Ref)),
+    [receive {noise, I} -> ok end || I <- lists:seq(1, 4000)].
 
 batches_are_bounded(_) ->
     define_endless(),

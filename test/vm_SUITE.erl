@@ -2,7 +2,7 @@
 
 %% @doc The VM's end under load, and another version of the code: each in a VM of its own.
 %%
-%% VM_ENDS is how often each kind of end is tried (5).
+%% VM_ENDS is how often each kind of end is tried (3).
 
 -compile([export_all, nowarn_export_all]).
 -include_lib("stdlib/include/assert.hrl").
@@ -34,7 +34,7 @@ ends(Config, End) ->
     [?assertEqual({0, <<>>}, vm_end(vm(py_modes:mode(Config), End), []), N) || N <- lists:seq(1, times())].
 
 times() ->
-    list_to_integer(os:getenv("VM_ENDS", "5")).
+    list_to_integer(os:getenv("VM_ENDS", "3")).
 
 vm(Mode, End) ->
     Eval = lists:flatten(io_lib:format("vm_SUITE:load_and_end(~p, fun() -> ~s end).", [Mode, End])),
