@@ -136,6 +136,8 @@ table() ->
      {binary, auto, {"auto, bytes or str", fun(V) -> lists:member(V, [auto, bytes, str]) end}},
      {max_callback_depth, 1000, Positive},
      {interrupt_grace, 1000, Positive},
+     {switch_interval, undefined, {"an integer from 10 to 10000000 (microseconds)",
+                                   fun(V) -> is_integer(V) andalso V >= 10 andalso V =< 10000000 end}},
      {guard, true, Boolean},
      {max_state_entries, infinity, Limit},
      {max_traces, 10000, Positive},

@@ -10,6 +10,7 @@
 -spec prepare(py_request:place(), py_context:options()) -> ok.
 prepare(Place, Opts) ->
     logging(Place, py_log:options()),
+    switch_interval(Place, py_config:get(switch_interval)),
     lists:foreach(fun(Path) -> path(Place, py:to_binary(Path)) end,
                   lists:reverse(py_config:get(paths) ++ maps:get(paths, Opts, []))),
     lists:foreach(fun(Module) -> import(Place, py:to_binary(Module)) end,
@@ -22,6 +23,12 @@ logging(_Place, none) ->
     ok;
 logging(Place, Options) ->
     report(logging, call(Place, <<"erlang._logging">>, <<"configure">>, Options)).
+
+%% Of the interpreter's GIL.
+switch_interval(_Place, undefined) ->
+    ok;
+switch_interval(Place, Microseconds) ->
+    report(switch_interval, call(Place, <<"sys">>, <<"setswitchinterval">>, [Microseconds / 1.0e6])).
 
 path(Place, Path) ->
     report({path, Path}, call(Place, <<"erlang._setup">>, <<"add_path">>, [Path])).

@@ -41,6 +41,7 @@ wrong_values(_) ->
                                   {max_concurrent, 1 bsl 80, "an integer from 1"},
                                   {max_threads, 1 bsl 40, "an integer from 1"},
                                   {overload_wait, 1 bsl 40, "milliseconds"}, {context_mode, fast, "owngil"},
+                                  {switch_interval, 0, "microseconds"}, {switch_interval, 0.005, "microseconds"},
                                   {traceback, yes, "true or false"}, {imports, json, "a list"}]].
 
 modes_this_python_lacks(_) ->

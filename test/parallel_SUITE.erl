@@ -17,7 +17,7 @@ all() ->
 
 groups() ->
     py_modes:groups([
-        two_contexts_compute, parallel_computes, sleepers_of_four, sleepers_of_eight,
+        two_contexts_compute, parallel_computes, switch_interval, sleepers_of_four, sleepers_of_eight,
         sleepers_in_contexts, standard_library, cycles,
         subprocess, signals_of_a_subprocess, subprocess_from_threads, multiprocessing_spawn, executable, input, output,
         environ, python_path, virtual_env
@@ -143,6 +143,41 @@ loop_size(Ctx) ->
 
 sleepers_of_four(Config) ->
     sleepers(4, Config).
+
+%% Beside a context that computes another one waits for its turn with the GIL: as long as was set.
+switch_interval(Config) ->
+    Mode = py_modes:mode(Config),
+    Median = fun(Settings) ->
+        ok = py_modes:start(Mode, Settings),
+        [A, B | _] = py_context_router:contexts(),
+        Busy = py:spawn_call(A, builtins, exec, [<<"while True: pass">>, #{}], #{timeout => 20000}),
+        timer:sleep(100),
+        Times = [begin
+                     timer:sleep(2),
+                     {Ms, {ok, 4.0}} = py_modes:elapsed(fun() -> py:call(B, math, sqrt, [16]) end),
+                     Ms
+                 end || _ <- lists:seq(1, 15)],
+        ok = py:interrupt(A),
+        ?assertEqual({error, interrupted}, py:await(Busy)),
+        lists:nth(8, lists:sort(Times))
+    end,
+    try {Median([{switch_interval, 20000}]), Median([{switch_interval, 200}])} of
+        {Long, Short} ->
+            ct:pal("~p: ~.2f ms, then ~.2f ms", [Mode, float(Long), float(Short)]),
+            ?assertEqual({ok, 200}, py:eval(<<"round(__import__('sys').getswitchinterval() * 1e6)">>)),
+            case Mode of
+                owngil -> ?assert(Long < 5, Long);
+                free_threaded -> ?assert(Long < 5, Long);
+                _ -> has_turns_of_its_own(Mode) orelse ?assert(Long > 15 andalso Short < Long / 4, {Long, Short})
+            end
+    after
+        ok = py_modes:start(Mode)
+    end.
+
+%% CPython 3.12 does not ask the holder of a shared GIL for it; the library does, every 5 ms.
+has_turns_of_its_own(Mode) ->
+    {ok, Version} = py:version(),
+    Mode =:= subinterp andalso string:prefix(Version, "3.12.") =/= nomatch.
 
 sleepers_of_eight(Config) ->
     sleepers(8, Config).
