@@ -2,6 +2,7 @@
 
 #include "giveway.h"
 #include "guard.h"
+#include "pycompat.h"
 #include "seat.h"
 #include "thread.h"
 
@@ -481,7 +482,7 @@ static void finish_code(void)
     PyObject *result = module != NULL ? PyObject_CallMethod(module, "finish", NULL) : NULL;
 
     PyErr_Clear();
-    PyThreadState_SetAsyncExc(PyThread_get_thread_ident(), NULL); /* one that came late */
+    compat_set_async_exc(PyThreadState_Get(), NULL); /* one that came late */
     Py_XDECREF(result);
     Py_XDECREF(module);
 }

@@ -6,6 +6,7 @@
 #include "deferred.h"
 #include "dispatch.h"
 #include "owner.h"
+#include "pycompat.h"
 #include "timer.h"
 
 #include <stdlib.h>
@@ -45,7 +46,7 @@ void interrupt_deliver(pyworker_t *self, job_t *job)
     is_deferred = request_is_deferred(request);
     if (!is_deferred && victim != NULL && request_is_alive(request, token) &&
         victim->waits == NULL) {
-        PyThreadState_SetAsyncExc(victim->thread_id, self->interp->module->interrupt);
+        compat_set_async_exc(victim->thread, self->interp->module->interrupt);
         victim->was_interrupted = true;
         thread_id = victim->thread_id;
     }

@@ -173,4 +173,21 @@ static inline PyObject *compat_dict_get(PyObject *dict, PyObject *key)
 #endif
 }
 
+/* PyThreadState_SetAsyncExc for that very thread, from one that is attached to the same interpreter.
+ * Up to 3.11 a thread that is about to be started has its starter's identity, and would get what is
+ * meant for that: the exception is put in place by hand, the call only makes the threads look. */
+static inline void compat_set_async_exc(PyThreadState *thread, PyObject *exception)
+{
+#if PY_VERSION_HEX < 0x030C0000
+    PyObject *before = thread->async_exc;
+
+    thread->async_exc = Py_XNewRef(exception);
+    Py_XDECREF(before);
+    if (exception != NULL)
+        PyThreadState_SetAsyncExc(PyThread_get_thread_ident(), NULL);
+#else
+    PyThreadState_SetAsyncExc(thread->thread_id, exception);
+#endif
+}
+
 #endif

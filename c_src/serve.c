@@ -6,6 +6,7 @@
 #include "deferred.h"
 #include "dispatch.h"
 #include "interrupt.h"
+#include "pycompat.h"
 #include "run.h"
 
 #include <stdlib.h>
@@ -143,7 +144,7 @@ static void clear_interrupt(worker_t *worker)
     pyworker_t *self = (pyworker_t *)worker;
 
     if (self->was_interrupted)
-        PyThreadState_SetAsyncExc(self->thread_id, NULL);
+        compat_set_async_exc(self->thread, NULL);
     self->was_interrupted = false;
 }
 

@@ -22,7 +22,7 @@ groups() ->
     py_modes:groups([
         start_and_stop, start_unsupported, start_misuse, start_failed, start_without_application,
         start_prepares, preload_once, preparation_that_fails, linked_to_its_starter,
-        interpreter_ids, information, interrupt, interrupt_parked,
+        interpreter_ids, information, interrupt, interrupt_parked, interrupted_as_a_thread_starts,
         environments, environments_are_shared, environment_elsewhere, nif_functions,
         isolation, namespaces_apart, computing_lets_others_run,
         killed_is_replaced, killed_in_flight, stopped_in_flight, stopped_while_parked,
@@ -360,6 +360,23 @@ interrupt_parked(Config) ->
         py_modes:wait_until(fun() -> not is_process_alive(Callback) end)
     end),
     ?assertEqual({ok, 1}, py:eval(Ctx, <<"1">>)),
+    ok = py_context:stop(Ctx).
+
+%% The thread that is started does not get the interrupt of the one that starts it: it would never tell that it began.
+interrupted_as_a_thread_starts(Config) ->
+    Ctx = new(Config),
+    ok = py:exec(Ctx, <<"import threading\n"
+                        "def start():\n"
+                        "    while True:\n"
+                        "        thread = threading.Thread(target=len, args=('',))\n"
+                        "        thread.start()\n"
+                        "        thread.join()">>),
+    Late = [Ms || {Ms, Result} <- [py_modes:elapsed(fun() -> py:call(Ctx, '__main__', start, [], 5 + N rem 7) end)
+                                   || N <- lists:seq(1, 200)],
+                  Result =/= {error, timeout} orelse Ms > 500],
+    ?assertEqual([], Late),
+    py_modes:wait_until(fun() -> py:eval(Ctx, <<"len(threading._limbo)">>) =:= {ok, 0} end),
+    ?assertEqual(0, maps:get(lost_threads, py_context:info(Ctx))),
     ok = py_context:stop(Ctx).
 
 %% Fun(Ref, Callback) while a request of Ctx waits for Erlang.
