@@ -255,7 +255,7 @@ handle_place(Handle) ->
         main ->
             in_main();
         {main, Pid} ->
-            case place(Pid) of
+            case is_process_alive(Pid) andalso place(Pid) of
                 {ok, Place} -> {ok, Place};
                 _ -> in_main()
             end;
@@ -270,7 +270,7 @@ handle_place(Handle) ->
 
 in_main() ->
     case py_context_router:main_place() of
-        {ok, Place} -> {ok, Place};
+        {ok, Place} -> {ok, py_context_router:living(Place)};
         _ -> error
     end.
 

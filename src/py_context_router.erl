@@ -15,7 +15,7 @@
 -export([start_pool/2, start_pool/3, stop_pool/1, pool_started/1]).
 -export([register_pool/2, register_pool/3, unregister_pool/1, unregister_pool/2, lookup_pool/2,
          list_pool_registrations/0]).
--export([forget_all/0, mode/0, pick/1, place/1, pool_place/1, main_place/0]).
+-export([forget_all/0, mode/0, pick/1, living/1, place/1, pool_place/1, main_place/0]).
 %% gen_server
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2, terminate/2]).
 
@@ -201,6 +201,20 @@ pool_place(Pool) ->
             Index = erlang:system_info(scheduler_id) rem tuple_size(Places) + 1,
             {ok, element(Index, Places)}
     end.
+
+?DOC("The place, or one in its pool whose context lives if its own does not.").
+-spec living(py_request:place()) -> py_request:place().
+living({Pid, _} = Place) ->
+    case is_process_alive(Pid) of
+        true -> Place;
+        false -> hd(beside(Pid) ++ [Place])
+    end.
+
+beside(Pid) ->
+    Pools = [tuple_to_list(persistent_term:get(?POOL(Pool), {}))
+             || Pool <- maps:keys(persistent_term:get(?POOLS, #{}))],
+    [Place || Places <- Pools, lists:keymember(Pid, 1, Places), {Other, _} = Place <- Places,
+              is_process_alive(Other)].
 
 ?DOC("The place at an index of the default pool.").
 -spec place(pos_integer()) -> {ok, py_request:place()} | {error, term()}.

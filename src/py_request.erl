@@ -50,7 +50,7 @@ implicit(Request) ->
 
 implicit(Request, #py{bound = undefined, sticky = undefined} = State) ->
     case py_context_router:pick(Request) of
-        {ok, Place} -> plain(first(Request, Place, State));
+        {ok, Place} -> anywhere(Request, Place, State);
         Error -> Error
     end;
 implicit(Request, #py{bound = undefined, sticky = Place} = State) ->
@@ -65,6 +65,13 @@ implicit(Request, #py{bound = {index, Index}} = State) ->
     end;
 implicit(Request, #py{bound = {context, Place}} = State) ->
     plain(routed(Request, Place, State)).
+
+%% Any context of the pool will do, so one that has just died is no reason to fail.
+anywhere(Request, Place, State) ->
+    case first(Request, Place, State) of
+        {context_down, _} -> plain(first(Request, py_context_router:living(Place), State));
+        Result -> Result
+    end.
 
 %% The context of the process's namespace is gone: it starts anew elsewhere.
 forget({Pid, Ctx}, Reason, State) ->
@@ -271,10 +278,13 @@ send(Ctx, Owner, Namespace, ReplyTo, Ref, Request, Timeout, Flags, Depth) ->
 -spec destination(request()) -> {ok, place()} | {error, term()}.
 destination(Request) ->
     case where() of
-        undefined -> py_context_router:pick(Request);
+        undefined -> living(py_context_router:pick(Request));
         {index, Index} -> py_context_router:place(Index);
         {context, Place} -> {ok, Place}
     end.
+
+living({ok, Place}) -> {ok, py_context_router:living(Place)};
+living(Error) -> Error.
 
 ?DOC("The result of a request that was started with `start/2`, passed on if it belongs elsewhere.").
 -spec settled(request(), term()) -> py:result().

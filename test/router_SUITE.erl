@@ -20,7 +20,7 @@ groups() ->
         bound_to_a_pool,
         registered_modules, registered_functions, registrations_by_name, registered_pool_stops,
         registration_errors,
-        lost_namespace, many_are_killed, mode_while_one_is_replaced, killed_router, killed_router_replaces, killed_supervisor, killed_helpers,
+        lost_namespace, others_step_in, many_are_killed, mode_while_one_is_replaced, killed_router, killed_router_replaces, killed_supervisor, killed_helpers,
         registrations_outlive_the_router
     ]).
 
@@ -537,6 +537,32 @@ registration_errors(Config) ->
 %% ------------------------------------------------------------------------------------------
 %% What dies
 %% ------------------------------------------------------------------------------------------
+
+%% While a dead context is not replaced yet, calls that any context may serve go to another.
+others_step_in(Config) ->
+    [First, Second | _] = py_context_router:contexts(),
+    {ok, Handle} = py:call(Second, builtins, list, [[1, 1]], #{return => handle}),
+    ok = sys:suspend(py_context_router),
+    try
+        Monitor = monitor(process, First),
+        exit(First, kill),
+        receive {'DOWN', Monitor, process, First, killed} -> ok end,
+        %% From every scheduler, so from those that the dead one belongs to as well.
+        Results = [{py_modes:at_once([fun() ->
+                        process_flag(scheduler, N),
+                        erlang:yield(),
+                        {py:call(math, sqrt, [16]), py:await(py:spawn_call(math, sqrt, [16])),
+                         py:eval(<<"1 + 1">>), py:exec(<<"x = 1">>)}
+                    end])} || N <- lists:seq(1, erlang:system_info(schedulers_online))],
+        ?assertEqual([], [R || R <- Results, R =/= {[{{ok, 4.0}, {ok, 4.0}, {ok, 2}, ok}]}]),
+        case py_modes:mode(Config) of
+            Mode when Mode =:= subinterp; Mode =:= owngil -> ok;
+            _ -> [?assertEqual({ok, 2}, py:call(Handle, count, [1])) || _ <- lists:seq(1, 10)]
+        end
+    after
+        ok = sys:resume(py_context_router)
+    end,
+    py_modes:wait_until(fun() -> not lists:member(First, py_context_router:contexts()) end).
 
 %% Whose context died starts anew elsewhere, whatever comes next.
 lost_namespace(_) ->
