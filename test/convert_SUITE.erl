@@ -281,7 +281,7 @@ bad_ndarrays(_) ->
                   {ndarray, <<"<f8<f8<f8">>, [1], <<0:64>>}, {ndarray, <<"<f8">>, [1 bsl 64], <<>>},
                   {ndarray, <<"<f8">>, [1 bsl 63, 1 bsl 63], <<>>}, {ndarray, <<"|O8">>, [1], <<0:64>>},
                   {ndarray, <<"<f8">>, lists:duplicate(65, 1), <<0:64>>}]],
-    ?assertError(badarg, py:eval(<<"1">>, #{}, #{arrays => maybe})).
+    ?assertError(badarg, py:eval(<<"1">>, #{}, #{arrays => always})).
 
 containers_in(_) ->
     ?assertEqual({list, <<"[]">>}, seen([])),
