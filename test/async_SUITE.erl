@@ -649,7 +649,7 @@ not_started(_) ->
     ?assertEqual({error, {gather_failed, [{1, {context_down, not_started}}]}},
                  py:async_gather([{asyncio, sleep, [0]}])).
 
-%% Beside what asyncio alone takes for the same in the same run; bench/async.erl measures it well.
+%% Beside what asyncio alone takes for the same in the same run; bin/bench async measures it well.
 ten_thousand_sleeps(_) ->
     ok = py_modes:start(auto),
     ok = py:exec(<<"

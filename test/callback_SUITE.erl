@@ -1339,7 +1339,7 @@ with_contexts(N, Settings, Config, Fun) ->
 %% ------------------------------------------------------------------------------------------
 
 %% 60 000 a second in one loop, and no more than three times what it costs to hand a request over that
-%% is answered unrun: the best of five. bench/callbacks.erl measures it well.
+%% is answered unrun: the best of five. bin/bench callbacks measures it well.
 callbacks_per_second(_) ->
     N = 20000,
     ok = py:register_function(speed_same, fun([X]) -> X end),

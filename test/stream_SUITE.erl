@@ -620,7 +620,7 @@ open_streams_hold_nothing(_) ->
     ?assert(median(Times) < 5, Times),
     {comment, lists:flatten(io_lib:format("median ~.3f ms, longest ~.3f ms", [median(Times), lists:max(Times)]))}.
 
-%% 500 000 items a second in the cheap form, the best of ten; bench/stream.erl measures all forms well.
+%% 500 000 items a second in the cheap form, the best of ten; bin/bench stream measures all forms well.
 throughput(_) ->
     ok = py_modes:start(auto),
     N = 200000,
