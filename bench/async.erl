@@ -27,6 +27,7 @@ rows(_Mode, Options) ->
        floor => bench:thread(), times => 10000, rounds => rounds(Options)},
      #{name => "async_gather, math.sqrt", run => fun(N) -> gather({math, sqrt, [16]}, N) end,
        floor => bench:thread(), times => 10000, rounds => rounds(Options)},
+     #{name => "py:call(math, sqrt, [16])", run => fun bench:calls/1, floor => bench:thread()},
      #{name => "parallel, math.sqrt",
        run => fun(N) -> {ok, _} = py:parallel(lists:duplicate(N, {math, sqrt, [16]})) end,
        floor => bench:thread(), times => 10000, rounds => rounds(Options)}].

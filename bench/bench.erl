@@ -25,7 +25,7 @@
 %% its floor, so that both see the same machine.
 
 -export([open/3, measure/1]).
--export([digits/1, thread/0, message/0, callers/2, repeat/2, timed/1, in_peer/1, rss/0, powers/2]).
+-export([digits/1, thread/0, message/0, calls/1, callers/2, repeat/2, timed/1, in_peer/1, rss/0, powers/2]).
 
 -export_type([row/0, options/0]).
 
@@ -244,6 +244,11 @@ thread() -> {"hand-off", fun floors:thread/1}.
 %% The floor of what goes to another process.
 -spec message() -> {string(), fun()}.
 message() -> {"message", fun floors:message/1}.
+
+%% The `run' of plain calls.
+-spec calls(non_neg_integer()) -> ok.
+calls(0) -> ok;
+calls(N) -> {ok, 4.0} = py:call(math, sqrt, [16]), calls(N - 1).
 
 %% Does Fun N times.
 -spec repeat(fun(() -> term()), non_neg_integer()) -> ok.

@@ -19,11 +19,11 @@ rows(_Mode, _Options) ->
      #{name => "hand-off to a thread and back", run => fun floors:thread/1},
      #{name => "math.sqrt in a plain Python loop", run => fun python/1, prepare => fun prepare/0, slice => 1000},
      #{name => "answered unrun", run => fun(N) -> unrun(Place, py_request:owner(), N) end, floor => Thread},
-     #{name => "py:call(math, sqrt, [16])", run => fun call/1, floor => Thread},
+     #{name => "py:call(math, sqrt, [16])", run => fun bench:calls/1, floor => Thread},
      #{name => "the same in an explicit context", run => fun(N) -> call(Ctx, N) end, floor => Thread},
      #{name => "py:eval(<<\"1+1\">>)", run => fun eval/1, floor => Thread},
      #{name => "py:exec(<<\"x = 1\">>)", run => fun exec/1, floor => Thread}]
-    ++ [maps:merge(bench:callers(Callers, fun call/1),
+    ++ [maps:merge(bench:callers(Callers, fun bench:calls/1),
                    #{name => "calls by many", axis => "callers", x => Callers,
                      floor => {"hand-offs", maps:get(run, bench:callers(Callers, fun floors:thread/1))}})
         || Callers <- [1, 8, 64, 1000, 5000]].
@@ -36,9 +36,6 @@ prepare() ->
 
 python(N) ->
     {ok, none} = py:call('__main__', loop, [N], #{}, infinity).
-
-call(0) -> ok;
-call(N) -> {ok, 4.0} = py:call(math, sqrt, [16]), call(N - 1).
 
 call(_Ctx, 0) -> ok;
 call(Ctx, N) -> {ok, 4.0} = py:call(Ctx, math, sqrt, [16]), call(Ctx, N - 1).

@@ -22,7 +22,7 @@ settings(_Mode) ->
 rows(_Mode, _Options) ->
     [#{name => Name, run => Run, slice => 1000, floor => {"messages", fun floors:messages/1}}
      || {Name, Run} <-
-            [{"py:call for each item", fun calls/1},
+            [{"py:call for each item", fun bench:calls/1},
              {"one list", fun(N) -> {ok, _} = py:call(builtins, list, [element(2, range(N))]) end},
              {"stream_start, range", fun(N) -> eat(py:stream_start(builtins, range, [N])) end},
              {"stream_start, generator", fun(N) -> eat(py:stream_start('__main__', count, [N])) end},
@@ -45,6 +45,3 @@ eat_all(Ref) ->
         {py_stream, Ref, done} -> ok;
         {py_stream, Ref, {error, Reason}} -> error(Reason)
     end.
-
-calls(N) ->
-    bench:repeat(fun() -> {ok, 4.0} = py:call(math, sqrt, [16]) end, N).
