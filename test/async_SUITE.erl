@@ -274,7 +274,7 @@ exactly_one_reply(_) ->
     Refs = [py:async_call(asyncio, sleep, [0.02, I], [], 20 + I rem 3 - 1) || I <- lists:seq(1, 500)],
     [receive
          {py_response, Ref, {ok, I}} -> ok;
-         {py_response, Ref, {error, timeout}} -> ok
+         {py_response, Ref, {error, timeout}} -> ok;
          {py_response, Ref, {error, {overloaded, _, _}}} -> ok % it stood in line for all its time: the loop was being made
      after 5000 -> ct:fail({no_reply, I, py_modes:messages()})
      end || {I, Ref} <- lists:zip(lists:seq(1, 500), Refs)],
