@@ -112,6 +112,18 @@ no_handle(Term) -> io_lib:format("~tP is no handle of a Python object", [Term, 2
 
 at_home(Handle, Request) ->
     case py_context:handle_place(Handle) of
+        {ok, Place} ->
+            case py_request:at_home(Place, Request) of
+                {context_down, _} -> at_another_home(Handle, Request);
+                Result -> Result
+            end;
+        error ->
+            {error, {context_down, gone}}
+    end.
+
+%% Its context has just died; in the main interpreter another one will do.
+at_another_home(Handle, Request) ->
+    case py_context:handle_place(Handle) of
         {ok, Place} -> py_request:in_context(Place, Request);
         error -> {error, {context_down, gone}}
     end.

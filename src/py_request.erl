@@ -12,7 +12,7 @@
 -compile({inline, [send/9]}).
 
 %% API
--export([implicit/1, in_context/2, in_env/4, start/2, start_as/3, start_response/2, cast/2]).
+-export([implicit/1, in_context/2, at_home/2, in_env/4, start/2, start_as/3, start_response/2, cast/2]).
 -export([destination/1, implicitly/1, settled/2, with_flags/2, with_timeout/2]).
 -export([adopt/2, bequest/2, inherit/2, go_first/0, bind/1, unbind/0, binding/0, owner/0, where/0]).
 -export([default_timeout/1, remaining/1, overloaded/0, is_main/1]).
@@ -176,6 +176,12 @@ in_namespace(Place, Request, State) ->
     {Namespace, State1} = namespace(Place, State),
     store(State1),
     plain(submit(Place, Namespace, Request, Request#request.flags, State1)).
+
+?DOC("Runs a method of a handle's object where that lives. `{context_down, Reason}`: it was not accepted.").
+-spec at_home(place(), request()) -> {ok, term()} | {error, term()} | {context_down, term()}.
+at_home(Place, Request) ->
+    State = state(),
+    submit(Place, namespace_if_any(Place, State), Request, Request#request.flags, State).
 
 ?DOC("Runs a request in an explicit environment; what is neither is a misuse of the function `Caller`.").
 -spec in_env(py_nif:context(), request(), py_nif:namespace(), mfa()) ->

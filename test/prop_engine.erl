@@ -139,10 +139,13 @@ real_target(Target, _) -> Target.
 
 %% What has no context of its own may be in any of the router's.
 fault(Fault, Where, #model{pending = Pending} = Model) ->
-    IsHit = fun(implicit) -> Where =:= all orelse element(1, Where) =:= place;
-               (Target) -> Where =:= all orelse Target =:= Where
+    %% A handle's methods run in any context of the router where all of them share an interpreter.
+    IsHit = fun(#request{target = implicit}) -> Where =:= all orelse element(1, Where) =:= place;
+               (#request{target = Where1}) when Where1 =:= Where -> true;
+               (#request{op = handle}) -> Where =:= all orelse element(1, Where) =:= place;
+               (_) -> Where =:= all
             end,
-    Model#model{pending = [case IsHit(R#request.target) of
+    Model#model{pending = [case IsHit(R) of
                                true -> R#request{faults = [Fault | R#request.faults]};
                                false -> R
                            end || R <- Pending]}.
