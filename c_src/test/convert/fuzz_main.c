@@ -1,9 +1,11 @@
 /*
  * Stands in for libFuzzer where the compiler has none: knows nothing of coverage, keeps what was
- * long and mutates it. The same inputs each time. Takes -max_total_time=SECONDS and files to run.
+ * long and mutates it. The same inputs each time. Takes -max_total_time=SECONDS, folders with inputs
+ * to begin with, or files to run.
  */
 #include "test.h"
 
+#include <dirent.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -99,6 +101,33 @@ static int run_file(const char *path)
     return LLVMFuzzerTestOneInput(data, size);
 }
 
+/* Fills the pool with the folder's files, over and over. False: it is no folder. */
+static bool read_folder(const char *path)
+{
+    DIR *folder = opendir(path);
+    struct dirent *entry = NULL;
+    char name[1024];
+    size_t count = 0;
+
+    if (folder == NULL)
+        return false;
+    while (count < POOL && (entry = readdir(folder)) != NULL) {
+        FILE *file = NULL;
+
+        snprintf(name, sizeof name, "%s/%s", path, entry->d_name);
+        file = entry->d_name[0] != '.' ? fopen(name, "rb") : NULL;
+        if (file == NULL)
+            continue;
+        pool[count].size = fread(pool[count].data, 1, SIZE_MAX_INPUT, file);
+        count++;
+        fclose(file);
+    }
+    closedir(folder);
+    for (size_t i = count; count > 0 && i < POOL; i++)
+        pool[i] = pool[i - count];
+    return true;
+}
+
 int main(int count, char **arguments)
 {
     int64_t until = SECONDS;
@@ -108,7 +137,7 @@ int main(int count, char **arguments)
     for (int i = 1; i < count; i++)
         if (strncmp(arguments[i], "-max_total_time=", 16) == 0)
             until = atoi(arguments[i] + 16);
-        else if (arguments[i][0] != '-')
+        else if (arguments[i][0] != '-' && !read_folder(arguments[i]))
             return run_file(arguments[i]);
     for (until = clock_now() + until * 1000000000; clock_now() < until; runs++) {
         input_t *kept = &pool[random_below(&seed, POOL)], input = *kept;

@@ -60,7 +60,7 @@ def array(buffer: Any, typestr: bytes, shape: tuple[int, ...]) -> Any:
     numpy = sys.modules.get("numpy")
     if numpy is not None:
         return numpy.ndarray(shape, text, buffer)
-    view = memoryview(buffer)
+    view: Any = memoryview(buffer)
     native = order in ("=", "|", "<" if sys.byteorder == "little" else ">")
     if len(code) > 1 or not (native or text[2:] == "1") or (0 in shape and len(shape) > 1):
         return NotImplemented
@@ -184,7 +184,8 @@ def _find_rule(cls: type, obj: object) -> _Rule:
         builtin = _BUILTINS.get(base)
         if builtin is not None:
             return builtin
-        homes, rule = _KNOWN.get(base.__name__, ((), _none))
+        known: tuple[tuple[str, ...], _Rule] = _KNOWN.get(base.__name__, ((), _none))
+        homes, rule = known
         if any(_class_in(home, base.__name__) is base for home in homes):
             return rule
     if "__dataclass_fields__" in _attributes(mro):
