@@ -50,6 +50,8 @@
     X(ended)                                                                                       \
     X(foreign)                                                                                     \
     X(replied)                                                                                     \
+    X(normal)                                                                                      \
+    X(inline_overrun)                                                                              \
     X(not_running)                                                                                 \
     X(line)                                                                                        \
     X(file)                                                                                        \

@@ -133,6 +133,10 @@ static PyObject *find_module(run_t *run, PyObject *name)
     module = PyImport_GetModule(name);
     if (module != NULL || PyErr_Occurred())
         goto done;
+    if ((run->request->flags & FLAG_INLINE) != 0) { /* an import is never short */
+        run_fail_elsewhere(run, atom_worker);
+        return NULL;
+    }
     module = PyImport_Import(name);
     if (module == NULL && is_main_only(run, name)) {
         run_fail_elsewhere(run, atom_main);

@@ -313,7 +313,7 @@ static void abandon_process(const context_t *context, callback_t *callback)
 {
     ErlNifEnv *env = enif_alloc_env();
 
-    enif_send(NULL, &context->process, env,
+    enif_send(request_scheduler_env(), &context->process, env,
               enif_make_tuple2(env, atom_py_callback_cancel, enif_make_resource(env, callback)));
     enif_free_env(env);
 }
@@ -500,6 +500,12 @@ static bool check_origin(module_state_t *state, origin_t *origin)
         PyErr_SetString(state->error, "this thread runs on behalf of no Erlang process");
         return false;
     }
+    if (origin->is_inline) {
+        PyErr_SetString(state->error,
+                        "a call with the option inline cannot wait for Erlang, it runs on "
+                        "a scheduler of the VM: make it without that option");
+        return false;
+    }
     if (origin->depth >= max_depth) {
         PyErr_Format(PyExc_RecursionError,
                      "callbacks nested deeper than %u (application setting max_callback_depth)",
@@ -639,7 +645,7 @@ PyObject *callback_send(module_state_t *state, PyObject *pid, PyObject *object)
     } else if (!enif_get_local_pid(env, to, &local)) {
         PyErr_SetString(PyExc_LookupError, "the receiver is on another node");
     } else if (to_term(state, env, object, &term)) {
-        result = PyBool_FromLong(enif_send(NULL, &local, env, term));
+        result = PyBool_FromLong(enif_send(request_scheduler_env(), &local, env, term));
     }
     enif_free_env(env);
     return result;
@@ -664,7 +670,7 @@ PyObject *callback_whereis(module_state_t *state, PyObject *name)
     PyErr_Clear(); /* a lone surrogate: nothing is called that */
     env = enif_alloc_env();
     if (text != NULL && terms_existing_atom(env, text, (size_t)size, &atom) &&
-        enif_whereis_pid(NULL, atom, &pid))
+        enif_whereis_pid(request_scheduler_env(), atom, &pid))
         result = terms_from_term(state, env, enif_make_pid(env, &pid));
     else
         result = Py_NewRef(Py_None);

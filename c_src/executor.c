@@ -49,7 +49,7 @@ void executor_send_event(ERL_NIF_TERM what, const char *name)
         return;
     env = enif_alloc_env();
     enif_send(
-        NULL, &event_process, env,
+        request_scheduler_env(), &event_process, env,
         enif_make_tuple2(env, atom_py_event, enif_make_tuple2(env, what, text_to_term(env, name))));
     enif_free_env(env);
 }
@@ -59,11 +59,17 @@ pyworker_t *pyworker_self(void)
     return worker_of_thread;
 }
 
+void pyworker_set_self(pyworker_t *self)
+{
+    worker_of_thread = self;
+}
+
 void pyworker_attach(pyworker_t *self)
 {
     if (self->is_attached)
         return;
     giveway_watch();
+    interp_enter_gil(self->interp);
     PyEval_RestoreThread(self->thread);
     self->is_attached = true;
     self->now = clock_now();
@@ -74,6 +80,7 @@ void pyworker_detach(pyworker_t *self)
     if (!self->is_attached)
         return;
     PyEval_SaveThread();
+    interp_leave_gil(self->interp);
     self->is_attached = false;
 }
 
@@ -97,7 +104,8 @@ static void delete_thread(pyworker_t *self)
 {
     pyworker_attach(self);
     callable_forget_all(self);
-    interp_thread_delete(self->thread);
+    interp_thread_delete(self->interp, self->thread);
+    interp_leave_gil(self->interp);
     self->is_attached = false;
 }
 
@@ -154,6 +162,7 @@ static void end_interpreter(pyworker_t *self)
     interp_unset_seat(interp, &executor->seat);
     if (executor->kind == INTERP_MAIN) {
         pyworker_attach(self);
+        callable_forget_all(&executor->guest);
         interp_release_drops(&executor->drops);
         executor_adopt_drops();
         delete_thread(self);
@@ -168,8 +177,10 @@ static void end_interpreter(pyworker_t *self)
     }
     pyworker_attach(self);
     callable_forget_all(self);
+    callable_forget_all(&executor->guest);
     if (!interp_end(interp, self->thread))
         executor_send_event(atom_left_behind, executor->name);
+    interp_leave_gil(interp);
     self->is_attached = false;
 }
 
@@ -409,6 +420,8 @@ executor_t *executor_open(ErlNifEnv *env, interp_kind_t kind, const char *name, 
     atomic_store(&executor->calls, 0);
     atomic_store(&executor->errors, 0);
     atomic_store(&executor->busy_ns, 0);
+    atomic_store(&executor->inlined, 0);
+    memset(&executor->guest, 0, sizeof(executor->guest));
     queue_init(&executor->drops);
     executor->drop.kind = JOB_DROP;
     atomic_store(&executor->is_drop_queued, false);
@@ -559,5 +572,6 @@ void executor_info(executor_t *executor, ErlNifEnv *env, ERL_NIF_TERM *parts)
     parts[3] = enif_make_int64(env, atomic_load(&executor->busy_ns));
     parts[6] = running;
     parts[7] = enif_make_int(env, parked);
+    parts[10] = enif_make_int64(env, atomic_load(&executor->inlined));
     parts[9] = culprit != NULL ? text_to_term(env, culprit) : atom_undefined;
 }

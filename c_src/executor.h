@@ -20,7 +20,40 @@
 
 #include <erl_nif.h>
 
-struct owner;
+struct callback;
+struct executor;
+
+/* A function that was called by atoms, with what finds it again without a search. */
+typedef struct {
+    ERL_NIF_TERM target; /* 0: unused */
+    ERL_NIF_TERM function;
+    PyObject *module_name;
+    PyObject *module; /* what sys.modules had under that name */
+    PyObject *name;
+} known_function_t;
+
+#define KNOWN_FUNCTIONS 64 /* a power of two */
+
+/* A thread's part in an executor. */
+typedef struct pyworker {
+    worker_t worker; /* first: a worker is its pyworker */
+    struct executor *executor;
+    interp_t *interp; /* written under seat->lock */
+    PyThreadState *thread;
+    bool is_attached;
+    bool is_home;
+    unsigned long thread_id; /* Python's ident, for asynchronous exceptions */
+    bool was_interrupted;    /* an asynchronous exception was set; guarded by seat->lock */
+    request_t *request;      /* what it serves */
+    int64_t parked_ns;       /* how long its request has waited for Erlang */
+    int64_t now;             /* clock when the last one ended, or since it is attached */
+    struct callback *waits;  /* for what it is parked; guarded by seat->lock */
+    parker_t reply_parker;   /* where it waits for that */
+    spin_t reply_spin;
+    ErlNifEnv *env;                          /* for replies */
+    known_function_t known[KNOWN_FUNCTIONS]; /* callable.c; direct-mapped */
+    unsigned names_seen; /* callable.c; the main-only packages there were when they were found */
+} pyworker_t;
 
 typedef struct executor {
     seat_t seat;           /* first: a seat is its executor */
@@ -38,44 +71,12 @@ typedef struct executor {
     _Atomic int64_t calls; /* written by the server only */
     _Atomic int64_t errors;
     _Atomic int64_t busy_ns;
+    _Atomic int64_t inlined; /* of the calls, those that ran on their caller's scheduler */
+    pyworker_t guest; /* the part of a scheduler that has the seat (inline.h), for one at a time */
     ErlNifPid report_to; /* the context's process; gets {py_opened, Tag, ...} */
     ErlNifEnv *report_env;
     ERL_NIF_TERM report_tag;
 } executor_t;
-
-/* A function that was called by atoms, with what finds it again without a search. */
-typedef struct {
-    ERL_NIF_TERM target; /* 0: unused */
-    ERL_NIF_TERM function;
-    PyObject *module_name;
-    PyObject *module; /* what sys.modules had under that name */
-    PyObject *name;
-} known_function_t;
-
-#define KNOWN_FUNCTIONS 64 /* a power of two */
-
-/* A thread's part in an executor. */
-struct callback;
-
-typedef struct pyworker {
-    worker_t worker; /* first: a worker is its pyworker */
-    executor_t *executor;
-    interp_t *interp; /* written under seat->lock */
-    PyThreadState *thread;
-    bool is_attached;
-    bool is_home;
-    unsigned long thread_id; /* Python's ident, for asynchronous exceptions */
-    bool was_interrupted;    /* an asynchronous exception was set; guarded by seat->lock */
-    request_t *request;      /* what it serves */
-    int64_t parked_ns;       /* how long its request has waited for Erlang */
-    int64_t now;             /* clock when the last one ended, or since it is attached */
-    struct callback *waits;  /* for what it is parked; guarded by seat->lock */
-    parker_t reply_parker;   /* where it waits for that */
-    spin_t reply_spin;
-    ErlNifEnv *env;                          /* for replies */
-    known_function_t known[KNOWN_FUNCTIONS]; /* callable.c; direct-mapped */
-    unsigned names_seen; /* callable.c; the main-only packages there were when they were found */
-} pyworker_t;
 
 /* All executors that ever were, linked by next; some are not in use. */
 executor_t *executor_first(void);
@@ -114,18 +115,20 @@ extern const handle_makers_t executor_makers;
 /* Gives what another executor of the main interpreter leaves behind to one that goes on. */
 void executor_adopt_drops(void);
 
-/* Fills parts[10]: interpreter id, calls, errors, busy ns, threads, lost threads, {running
- * request's token, ns} | undefined, parked, queued, the module that brought the GIL back. */
+/* Fills parts[11]: interpreter id, calls, errors, busy ns, threads, lost threads, {running
+ * request's token, ns} | undefined, parked, queued, the module that brought the GIL back, calls that ran
+ * inline. */
 void executor_info(executor_t *executor, ErlNifEnv *env, ERL_NIF_TERM *parts);
 
 /* Sets the process that gets {py_event, What} (threads given up, interpreters left). */
 void executor_set_event_process(const ErlNifPid *pid);
 
-/* Sends {py_event, {What, Name}} to it, Name a binary; from our own threads only. */
+/* Sends {py_event, {What, Name}} to it, Name a binary. */
 void executor_send_event(ERL_NIF_TERM what, const char *name);
 
 /* The pyworker of the calling thread, or NULL on a thread that serves no request. */
 pyworker_t *pyworker_self(void);
+void pyworker_set_self(pyworker_t *self);
 
 /* Attaches or detaches the calling worker's thread (its GIL). */
 void pyworker_attach(pyworker_t *self);

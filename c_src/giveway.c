@@ -2,6 +2,7 @@
 
 #if PY_VERSION_HEX >= 0x030C0000 && PY_VERSION_HEX < 0x030D0000
 
+#    include "interp.h"
 #    include "thread.h"
 #    include "timer.h"
 
@@ -101,9 +102,11 @@ static int64_t stand_in_line(PyThreadState *thread, uint64_t turn)
 
     atomic_store(&line, turn);
     timer_arm(start + TURN_NS, ask, is_wanted, turn);
+    interp_enter_gil(interp_main());
     PyEval_RestoreThread(thread);
     atomic_store(&line, 0);
     PyEval_SaveThread();
+    interp_leave_gil(interp_main());
     return clock_now() - start;
 }
 
@@ -140,7 +143,7 @@ static bool start(void)
 
     if (thread == NULL) {
         parker_init(&bed);
-        thread = PyThreadState_New(PyInterpreterState_Main());
+        thread = interp_thread_new(interp_main());
     }
     if (thread != NULL && !is_started)
         is_started = thread_start("py:giveway", watch, thread);

@@ -1,5 +1,7 @@
 #include "guard.h"
 
+#include "interp.h"
+
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
@@ -200,6 +202,8 @@ static int on_os(const char *event, PyObject *arguments)
 static int hook(const char *event, PyObject *arguments, void *unused)
 {
     (void)unused;
+    if (strncmp(event, "_thread.start_", 14) == 0)
+        interp_note_thread();
     if (!atomic_load_explicit(&is_on, memory_order_relaxed))
         return 0;
     switch (event[0]) {

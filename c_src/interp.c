@@ -100,6 +100,7 @@ static interp_t *new_interp(interp_kind_t kind)
         return NULL;
     atomic_init(&interp->references, 1);
     interp->kind = kind;
+    interp->gil = kind == INTERP_SHARED_GIL ? main_interp->gil : &interp->own_gil;
     queue_init(&interp->drops);
     pthread_mutex_init(&interp->lock, NULL);
     return interp;
@@ -204,6 +205,7 @@ static bool bootstrap(interp_t *interp)
     PyObject *result = NULL;
 
     interp->state = PyInterpreterState_Get();
+    atomic_store(&interp->threads, 1); /* the calling one */
     interp->id = PyInterpreterState_GetID(interp->state);
     if (!prepend_path(package_dir))
         goto done;
@@ -377,13 +379,97 @@ bool interp_main_start(const interp_config_t *config, char *error, size_t size)
 
 PyThreadState *interp_thread_new(interp_t *interp)
 {
-    return PyThreadState_New(interp->state);
+    PyThreadState *thread = PyThreadState_New(interp->state);
+
+    if (thread != NULL)
+        atomic_fetch_add_explicit(&interp->threads, 1, memory_order_relaxed);
+    return thread;
 }
 
-void interp_thread_delete(PyThreadState *thread)
+void interp_thread_delete(interp_t *interp, PyThreadState *thread)
 {
     PyThreadState_Clear(thread);
     PyThreadState_DeleteCurrent();
+    atomic_fetch_sub_explicit(&interp->threads, 1, memory_order_relaxed);
+}
+
+/* ---- who uses a GIL ---- */
+
+static _Atomic uint64_t threads_noted = 1; /* how many threads Python started, and one */
+
+void interp_note_thread(void)
+{
+    atomic_fetch_add(&threads_noted, 1);
+}
+
+bool interp_claim_gil(interp_t *interp)
+{
+#ifdef Py_GIL_DISABLED
+    return interp_gil_culprit(interp) == NULL;
+#else
+    int nobody = 0;
+
+    return atomic_load(&interp->gil->quiet_at) == atomic_load(&threads_noted) &&
+           atomic_compare_exchange_strong(&interp->gil->users, &nobody, 1);
+#endif
+}
+
+static pthread_mutex_t sharers_lock = PTHREAD_MUTEX_INITIALIZER; /* leaf */
+static interp_t *sharers; /* sub-interpreters with the shared GIL, from bootstrap to end */
+
+static void link_sharer(interp_t *interp)
+{
+    if (interp->kind != INTERP_SHARED_GIL)
+        return;
+    pthread_mutex_lock(&sharers_lock);
+    interp->sibling = sharers;
+    sharers = interp;
+    pthread_mutex_unlock(&sharers_lock);
+}
+
+static void unlink_sharer(interp_t *interp)
+{
+    interp_t **at = &sharers;
+
+    pthread_mutex_lock(&sharers_lock);
+    while (*at != NULL && *at != interp)
+        at = &(*at)->sibling;
+    if (*at != NULL)
+        *at = interp->sibling;
+    pthread_mutex_unlock(&sharers_lock);
+}
+
+/* Threads come while it looks, and go: who is wrong waits a little, or does not need to. */
+static bool has_others(interp_t *interp)
+{
+    PyThreadState *thread = PyInterpreterState_ThreadHead(interp->state);
+    int own = atomic_load(&interp->threads);
+
+    while (thread != NULL && own >= 0) {
+        thread = PyThreadState_Next(thread);
+        own--;
+    }
+    return own < 0;
+}
+
+void interp_look_for_threads(interp_t *interp)
+{
+    uint64_t noted = atomic_load(&threads_noted);
+    bool found;
+
+    if (atomic_load(&interp->gil->quiet_at) == noted)
+        return;
+    if (interp->kind == INTERP_OWN_GIL) {
+        found = has_others(interp);
+    } else {
+        found = has_others(main_interp);
+        pthread_mutex_lock(&sharers_lock);
+        for (interp_t *at = sharers; at != NULL && !found; at = at->sibling)
+            found = has_others(at);
+        pthread_mutex_unlock(&sharers_lock);
+    }
+    if (!found)
+        atomic_store(&interp->gil->quiet_at, noted);
 }
 
 bool interp_run_in_main(const char *name, const char *argument)
@@ -395,6 +481,7 @@ bool interp_run_in_main(const char *name, const char *argument)
 
     if (thread == NULL)
         return false;
+    interp_enter_gil(main_interp);
     PyEval_RestoreThread(thread);
     module = PyImport_ImportModule("erlang._bootstrap");
     if (module != NULL)
@@ -403,7 +490,8 @@ bool interp_run_in_main(const char *name, const char *argument)
     PyErr_Clear();
     Py_XDECREF(result);
     Py_XDECREF(module);
-    interp_thread_delete(thread);
+    interp_thread_delete(main_interp, thread);
+    interp_leave_gil(main_interp);
     return ok;
 }
 
@@ -447,7 +535,7 @@ static bool create_detached(interp_kind_t kind, PyThreadState **thread, char *er
         PyEval_SaveThread();
         PyEval_RestoreThread(in_main);
     }
-    interp_thread_delete(in_main);
+    interp_thread_delete(main_interp, in_main);
     return ok;
 }
 #else
@@ -489,20 +577,21 @@ static void finish_code(void)
 
 /* Ends the interpreter of the current thread state, or leaves it with the threads that
  * are still inside. */
-static bool end_current(PyThreadState *thread)
+static bool end_current(interp_t *interp, PyThreadState *thread)
 {
     if (!is_alone(thread)) {
-        interp_thread_delete(thread);
+        interp_thread_delete(interp, thread);
+        interp_enter_gil(interp); /* for ever: they use it */
         return false;
     }
     Py_EndInterpreter(thread);
     return true;
 }
 
-static void end_detached(PyThreadState *thread)
+static void end_detached(interp_t *interp, PyThreadState *thread)
 {
     PyEval_RestoreThread(thread);
-    end_current(thread);
+    end_current(interp, thread);
 }
 
 interp_t *interp_create(interp_kind_t kind, PyThreadState **thread, char *error, size_t size)
@@ -520,16 +609,20 @@ interp_t *interp_create(interp_kind_t kind, PyThreadState **thread, char *error,
         has_anchors = interp_run_in_main("import_anchors", "");
         interp_guard_exit();
     }
+    interp_enter_gil(main_interp);
     ok = create_detached(kind, thread, error, size);
     if (ok) {
         PyEval_RestoreThread(*thread);
         ok = bootstrap(interp) && (kind != INTERP_SHARED_GIL || giveway_join());
         if (!ok)
             describe_exception("the bootstrap of a sub-interpreter failed", error, size);
+        else
+            link_sharer(interp);
         PyEval_SaveThread();
         if (!ok)
-            end_detached(*thread);
+            end_detached(interp, *thread);
     }
+    interp_leave_gil(main_interp);
     life_leave(turn);
     if (!ok) {
         interp_release(interp);
@@ -540,6 +633,7 @@ interp_t *interp_create(interp_kind_t kind, PyThreadState **thread, char *error,
 
 static void mark_ended(interp_t *interp)
 {
+    unlink_sharer(interp);
     pthread_mutex_lock(&interp->lock);
     interp->is_ended = true;
     interp->seat = NULL;
@@ -559,7 +653,7 @@ bool interp_end(interp_t *interp, PyThreadState *thread)
     PyEval_RestoreThread(thread);
     interp_drain(interp);
     mark_ended(interp);
-    ended = end_current(thread);
+    ended = end_current(interp, thread);
     atomic_store(&interp->is_gone, ended);
     life_leave(turn);
     return ended;
@@ -567,6 +661,7 @@ bool interp_end(interp_t *interp, PyThreadState *thread)
 
 void interp_leave_behind(interp_t *interp)
 {
+    interp_enter_gil(interp); /* for ever: whoever is stuck there may come back */
     mark_ended(interp);
 }
 

@@ -27,6 +27,12 @@ struct seat;
 
 typedef enum { INTERP_MAIN, INTERP_SHARED_GIL, INTERP_OWN_GIL } interp_kind_t;
 
+/* Who uses a GIL, as far as the library knows: threads that hold it or are about to take it. */
+typedef struct {
+    atomic_int users;
+    _Atomic uint64_t quiet_at; /* threads Python had started when it last had none left here */
+} gil_t;
+
 /* A reference to be dropped; allocated with what holds it. */
 typedef struct {
     queue_node_t node;
@@ -39,6 +45,10 @@ typedef struct interp {
     interp_kind_t kind;
     int64_t id; /* Python's own id; stable after creation */
     PyInterpreterState *state;
+    gil_t *gil; /* the main interpreter's, or own_gil */
+    gil_t own_gil;
+    struct interp *sibling; /* in the list of those that share the main interpreter's */
+    atomic_int threads;     /* thread states that the library made in it */
     module_state_t *module; /* owned by the interpreter's module `_erlang` */
     queue_t drops;
     pthread_mutex_t lock; /* leaf */
@@ -89,7 +99,38 @@ void interp_release(interp_t *interp);
 /* A permanent thread state for the calling thread; NULL when memory is short. */
 PyThreadState *interp_thread_new(interp_t *interp);
 /* Deletes it; attached through it before, detached afterwards. */
-void interp_thread_delete(PyThreadState *thread);
+void interp_thread_delete(interp_t *interp, PyThreadState *thread);
+
+/* Around each attachment to the interpreter, before and after: whoever wants to attach without waiting
+ * has to know who else does. On a free-threaded build nobody waits, and nothing is counted. */
+static inline void interp_enter_gil(interp_t *interp)
+{
+#ifndef Py_GIL_DISABLED
+    atomic_fetch_add(&interp->gil->users, 1);
+#else
+    (void)interp;
+#endif
+}
+
+static inline void interp_leave_gil(interp_t *interp)
+{
+#ifndef Py_GIL_DISABLED
+    atomic_fetch_sub(&interp->gil->users, 1);
+#else
+    (void)interp;
+#endif
+}
+
+/* interp_enter_gil if then nobody has to be waited for: no other user, and no thread of Python's since
+ * interp_look_for_threads found none. */
+bool interp_claim_gil(interp_t *interp);
+
+/* Python is about to start a thread, wherever. */
+void interp_note_thread(void);
+
+/* Looks whether threads that Python started are left in the interpreters that have this one's GIL.
+ * GIL: held. */
+void interp_look_for_threads(interp_t *interp);
 
 /* Links a reference to be dropped by a thread of the interpreter; of one that is gone, only blocks
  * are freed. Any thread, no GIL; takes drop (freed later). */

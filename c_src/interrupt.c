@@ -44,8 +44,8 @@ void interrupt_deliver(pyworker_t *self, job_t *job)
     pthread_mutex_lock(&self->executor->seat.lock);
     victim = (pyworker_t *)seat_find(&self->executor->seat, &request->job.node);
     is_deferred = request_is_deferred(request);
-    if (!is_deferred && victim != NULL && request_is_alive(request, token) &&
-        victim->waits == NULL) {
+    if (!is_deferred && victim != NULL && victim->thread != NULL &&
+        request_is_alive(request, token) && victim->waits == NULL) {
         compat_set_async_exc(victim->thread, self->interp->module->interrupt);
         victim->was_interrupted = true;
         thread_id = victim->thread_id;
@@ -100,10 +100,12 @@ void interrupt_request(uint64_t token)
 
 static void answer_held(request_t *request, ERL_NIF_TERM (*reason)(ErlNifEnv *, request_t *))
 {
-    ErlNifEnv *env = enif_alloc_env();
+    if ((request->flags & FLAG_INLINE) == 0) { /* else its caller finds that it was answered */
+        ErlNifEnv *env = enif_alloc_env();
 
-    request_send(request, env, dispatch_error(env, reason(env, request)));
-    enif_free_env(env);
+        request_send(request, env, dispatch_error(env, reason(env, request)));
+        enif_free_env(env);
+    }
     request_unhold(request);
 }
 
@@ -196,6 +198,10 @@ static void on_grace(uint64_t token)
 
     if (executor == NULL || !request_is_alive(request, token))
         return;
+    if ((request->flags & FLAG_INLINE) != 0) { /* a scheduler cannot be given up */
+        interrupt_request(token);
+        return;
+    }
     if (executor->kind == INTERP_OWN_GIL && !was_delivered(executor, request)) {
         replace_interpreter(executor, token);
         return;

@@ -8,6 +8,7 @@
 #include "executor.h"
 #include "guard.h"
 #include "handle_nif.h"
+#include "inline.h"
 #include "interrupt.h"
 #include "namespace.h"
 #include "owner.h"
@@ -190,19 +191,19 @@ NIF(nif_context_close)
 }
 
 /* context_info(Context) -> {Mode, InterpreterId | undefined, Calls, Errors, BusyNs, Threads, Lost,
- * {RunningToken, Ns} | undefined, Parked, Queued, GilCulprit | undefined, Namespaces} */
+ * {RunningToken, Ns} | undefined, Parked, Queued, GilCulprit | undefined, Inlined, Namespaces} */
 NIF(nif_context_info)
 {
     context_t *context = context_get(env, argv[0]);
-    ERL_NIF_TERM parts[12];
+    ERL_NIF_TERM parts[13];
 
     (void)argc;
     if (context == NULL)
         return enif_make_badarg(env);
     parts[0] = context->mode;
     executor_info(context->executor, env, parts + 1);
-    parts[11] = enif_make_int64(env, atomic_load(&context->namespaces));
-    return enif_make_tuple_from_array(env, parts, 12);
+    parts[12] = enif_make_int64(env, atomic_load(&context->namespaces));
+    return enif_make_tuple_from_array(env, parts, 13);
 }
 
 /* main_context(Context) -> ok: where requests go that only the main interpreter can run */
@@ -399,6 +400,31 @@ NIF(nif_submit)
     token = admit(env, request);
     request_leave_scheduler();
     return token;
+}
+
+/* call_inline(Context, Owner | none, Namespace | none, Module, Function, Arguments, Keywords, Timeout,
+ *             Flags) -> {ok, Value} | {error, Reason} | normal: nothing was run, submit is to be called */
+NIF(nif_call_inline)
+{
+    unsigned flags;
+    inline_call_t call = {context_get(env, argv[0]),
+                          owner_get(env, argv[1]),
+                          namespace_get(env, argv[2]),
+                          argv[3],
+                          argv[4],
+                          argv[5],
+                          argv[6],
+                          deadline_from(env, argv[7]),
+                          0};
+    ERL_NIF_TERM result = 0;
+
+    (void)argc;
+    if (call.context == NULL || !enif_get_uint(env, argv[8], &flags))
+        return enif_make_badarg(env);
+    call.flags = flags;
+    if (enif_thread_type() == ERL_NIF_THR_NORMAL_SCHEDULER)
+        result = inline_run(env, &call);
+    return result != 0 ? result : atom_normal;
 }
 
 static ERL_NIF_TERM phase_atom(request_phase_t phase)
@@ -738,6 +764,7 @@ static ErlNifFunc functions[] = {
     {"pool_open", 2, nif_pool_open, 0},
     {"pool_close", 0, nif_pool_close, 0},
     {"submit", 13, nif_submit, 0},
+    {"call_inline", 9, nif_call_inline, 0},
     {"cancel", 1, nif_cancel, 0},
     {"cancel_waiting", 1, nif_cancel_waiting, 0},
     {"interrupt", 1, nif_interrupt, 0},

@@ -61,6 +61,7 @@ static void from_request(origin_t *origin, const request_t *request)
     origin->depth = request->depth;
     origin->binaries = run_binaries(request);
     origin->is_errand = (request->flags & FLAG_ERRAND) != 0;
+    origin->is_inline = (request->flags & FLAG_INLINE) != 0;
 }
 
 /* What the running task was given (erlang/_loop.py); borrowed from its context. */
@@ -110,6 +111,7 @@ PyObject *origin_new(module_state_t *state)
         namespace_acquire(origin.namespace);
     context_acquire(origin.context);
     origin.is_errand = true; /* whoever inherits it holds no seat */
+    origin.is_inline = false;
     self->origin = origin;
     return (PyObject *)self;
 }

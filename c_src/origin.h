@@ -24,6 +24,7 @@ typedef struct {
     uint32_t depth;
     binary_policy_t binaries;
     bool is_errand; /* nested requests need no seat: this thread holds none */
+    bool is_inline; /* this thread is a scheduler: it may not wait */
 } origin_t;
 
 /* Creates the type `_erlang.Origin` and the context variable `_erlang.task_origin`. */

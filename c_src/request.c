@@ -47,6 +47,11 @@ void request_leave_scheduler(void)
     scheduler_env = NULL;
 }
 
+ErlNifEnv *request_scheduler_env(void)
+{
+    return scheduler_env;
+}
+
 bool request_setup(void)
 {
     return sizeof(uint64_t) * 8 >= GENERATION_BITS + INDEX_BITS;

@@ -64,7 +64,9 @@ enum {
     FLAG_ERRAND = 1 << 11,       /* made under a thread that serves no request: needs no seat */
     FLAG_ANY_EXECUTOR = 1 << 12, /* needs neither context nor namespace */
     FLAG_ASYNC = 1 << 13,        /* an awaitable result goes to the event loop */
-    FLAG_ARRAYS = 1 << 14        /* buffers of numbers become {ndarray, ...} */
+    FLAG_ARRAYS = 1 << 14,       /* buffers of numbers become {ndarray, ...} */
+    FLAG_MAY_INLINE = 1 << 15,   /* may run on its caller's scheduler (inline.h) */
+    FLAG_INLINE = 1 << 16        /* does: the scheduler returns the result */
 };
 
 typedef struct request {
@@ -144,6 +146,7 @@ bool request_is_alive(request_t *request, uint64_t token);
  * calling environment there, and must not be given one on our own threads. */
 void request_enter_scheduler(ErlNifEnv *env);
 void request_leave_scheduler(void);
+ErlNifEnv *request_scheduler_env(void); /* NULL on our own threads */
 
 /* Sends the reply in `env` (cleared by it; the request's own or another one that
  * holds `result`). Only who won request_answer calls it. */

@@ -242,7 +242,7 @@ bool seat_abandon(seat_t *seat, queue_node_t *node)
 
     pthread_mutex_lock(&seat->lock);
     worker = find_serving(seat->all, node);
-    found = worker != NULL && !worker->is_parked;
+    found = worker != NULL && !worker->is_parked && !worker->is_guest;
     if (found) {
         worker->is_lost = true;
         if (!worker->is_errand)
@@ -258,6 +258,53 @@ bool seat_abandon(seat_t *seat, queue_node_t *node)
     if (spawn)
         seat->spawn_later(seat);
     return found;
+}
+
+/* Nothing runs, is parked or waits; lock held. */
+static bool is_quiet(seat_t *seat)
+{
+    for (const worker_t *worker = seat->all; worker != NULL; worker = worker->sibling)
+        if (worker->current != NULL)
+            return false;
+    return seat->active == 0 && seat->errands.head == NULL && !has_work(seat);
+}
+
+bool seat_lend(seat_t *seat, worker_t *guest, queue_node_t *node)
+{
+    bool ok;
+
+    pthread_mutex_lock(&seat->lock);
+    ok = home_serves(seat) && !seat->is_closed && !seat->only_nested && is_quiet(seat);
+    if (ok) {
+        *guest = (worker_t){.seat = seat, .current = node, .sibling = seat->all, .is_guest = true};
+        seat->all = guest;
+        seat->workers++;
+        seat->active++;
+        seat->starts++;
+        atomic_store(&seat->awake, 1); /* seat_take_back looks */
+    }
+    pthread_mutex_unlock(&seat->lock);
+    return ok;
+}
+
+void seat_take_back(worker_t *guest, void (*ended)(worker_t *))
+{
+    seat_t *seat = guest->seat;
+
+    pthread_mutex_lock(&seat->lock);
+    ended(guest);
+    guest->current = NULL;
+    if (guest->is_lost) {
+        unlink_sibling(&seat->given_up, guest);
+        seat->lost--;
+    } else {
+        seat->active--;
+        retire(seat, guest);
+        /* A home worker that is not asleep looks itself. */
+        if (home_serves(seat) && seat->home->is_idle && (has_work(seat) || fall_asleep(seat)))
+            wake(seat->home);
+    }
+    pthread_mutex_unlock(&seat->lock);
 }
 
 static void push_idle(seat_t *seat, worker_t *worker)

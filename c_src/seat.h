@@ -41,7 +41,8 @@ typedef struct worker {
     bool is_idle;
     bool spins; /* it was the home worker when it last looked; for its own thread */
     bool is_parked;
-    bool is_lost; /* given up: nobody waits for it any more */
+    bool is_lost;  /* given up: nobody waits for it any more */
+    bool is_guest; /* of seat_lend */
 } worker_t;
 
 struct seat {
@@ -98,7 +99,13 @@ void seat_poke(seat_t *seat);
  * worker_wait answers NULL when all is served and all other workers are gone. */
 void seat_close(seat_t *seat);
 
-/* Gives up the thread that serves node, if one does and it is not parked: a spare
+/* Lends the seat to the calling thread, which serves node as `guest`, if the home worker is there,
+ * nothing runs, waits or is parked, and nobody is to be woken: never waits. seat_take_back must
+ * follow; ended as in worker_next. */
+bool seat_lend(seat_t *seat, worker_t *guest, queue_node_t *node);
+void seat_take_back(worker_t *guest, void (*ended)(worker_t *));
+
+/* Gives up the thread that serves node, if one does and it is neither parked nor a guest: a spare
  * takes its place. True when a worker was given up. */
 bool seat_abandon(seat_t *seat, queue_node_t *node);
 

@@ -71,6 +71,7 @@ static bool run_and_answer(pyworker_t *self, request_t *request)
 static bool serve_request(pyworker_t *self, request_t *request)
 {
     int64_t started;
+    bool may_inline = (request->flags & FLAG_MAY_INLINE) != 0;
     bool is_ours = true;
 
     if (!self->is_attached) {
@@ -85,6 +86,8 @@ static bool serve_request(pyworker_t *self, request_t *request)
     request_set_phase(request, PHASE_RUNNING);
     if (should_run(request, started)) {
         is_ours = run_and_answer(self, request);
+        if (may_inline)
+            interp_look_for_threads(self->interp);
         self->now = clock_now();
         atomic_fetch_add_explicit(&self->executor->busy_ns, self->now - started - self->parked_ns,
                                   memory_order_relaxed);

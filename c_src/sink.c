@@ -3,6 +3,7 @@
 #include "atoms.h"
 #include "convert.h"
 #include "module.h"
+#include "request.h"
 
 #include <stdatomic.h>
 
@@ -86,7 +87,7 @@ static bool send(report_kind_t kind, int units, ErlNifEnv *env, ERL_NIF_TERM ter
     bool ok;
 
     atomic_fetch_add(&unread, units);
-    ok = enif_send(NULL, &pid, env,
+    ok = enif_send(request_scheduler_env(), &pid, env,
                    enif_make_tuple4(env, atom_py_report, kind == REPORT_LOG ? atom_log : atom_span,
                                     enif_make_int(env, units), term));
     if (!ok) {

@@ -183,12 +183,12 @@ info(Ctx) ->
     case place(Ctx) of
         {ok, {Pid, Ref}} ->
             {Mode, Interp, Calls, Errors, Busy, Threads, Lost, Running, Parked, Queued,
-             GilCulprit, Namespaces} =
+             GilCulprit, Inlined, Namespaces} =
                 py_nif:context_info(Ref),
             #{pid => Pid, id => id(Pid), mode => Mode, interp_id => Interp, calls => Calls, errors => Errors,
               busy_ms => Busy div 1000000, threads => Threads, lost_threads => Lost,
               parked => Parked, queued => Queued, namespaces => Namespaces,
-              gil_enabled_by => GilCulprit,
+              inlined => Inlined, gil_enabled_by => GilCulprit,
               running => case Running of undefined -> undefined; {Token, _} -> Token end,
               running_ms => case Running of
                                 undefined -> undefined;

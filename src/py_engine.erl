@@ -87,6 +87,10 @@ handle_info({py_event, {gil_enabled, Module}}, State) ->
     logger:warning("The import of ~ts switched Python's GIL on, for good: it does not declare that it can "
                    "do without. Python code of this interpreter no longer runs in parallel", [Module]),
     {noreply, State};
+handle_info({py_event, {inline_overrun, Function}}, State) ->
+    logger:warning("Calls of Python's ~ts with the option inline keep a scheduler for more than a millisecond: "
+                   "from now on that function is called without it", [Function]),
+    {noreply, State};
 handle_info({py_event, {What, Executor}}, State) ->
     logger:warning("Python executor ~ts: ~ts", [Executor, sentence(What)]),
     {noreply, State};

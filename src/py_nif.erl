@@ -7,7 +7,7 @@
 %% API
 -export([context_call/6, context_eval/4, context_exec/3]).
 %% The library's functions; shapes are at their definitions in c_src/nif.c.
--export([callback_reply/2, cancel/1, cancel_waiting/1, context_close/2, context_info/1,
+-export([call_inline/9, callback_reply/2, cancel/1, cancel_waiting/1, context_close/2, context_info/1,
          context_interrupt/1, context_open/3, context_prepared/1, main_context/1, counters/0, features/0, handle_place/1, is_handle/1,
          main_start/3, namespace/1, interrupt/1, loop_setup/2, owner/0, owner_for/1, pool_close/0, pool_open/2, setup/2, slot_acquire/4,
          sink_dropped/0, sink_open/1, sink_set/2, sink_taken/1,
@@ -100,6 +100,11 @@ pool_close() -> ?NOT_LOADED.
     token() | {error, term()}.
 submit(_Context, _Owner, _Namespace, _ReplyTo, _Ref, _Op, _Target, _Function, _Arguments,
        _Keywords, _Timeout, _Flags, _Depth) -> ?NOT_LOADED.
+
+-spec call_inline(context(), owner() | none, namespace() | none, atom(), atom(), list(), map() | list(),
+                  timeout(), non_neg_integer()) -> {ok, term()} | {error, term()} | normal.
+call_inline(_Context, _Owner, _Namespace, _Module, _Function, _Arguments, _Keywords, _Timeout, _Flags) ->
+    ?NOT_LOADED.
 
 -spec cancel(token()) -> waiting | queued | running | replied | ended.
 cancel(_Token) -> ?NOT_LOADED.

@@ -72,7 +72,8 @@ option(arrays, ndarray, Request) -> set(?FLAG_ARRAYS, 0, Request);
 option(arrays, list, Request) -> Request;
 option(overload, fail, Request) -> set(?FLAG_OVERLOAD_FAIL, 0, Request);
 option(overload, wait, Request) -> Request;
-option(inline, Inline, Request) when is_boolean(Inline) -> Request;
+option(inline, true, Request) -> set(?FLAG_MAY_INLINE, 0, Request);
+option(inline, false, Request) -> Request;
 option(Key, Value, _Request) ->
     misuse(io_lib:format("there is no option ~p => ~p; allowed are timeout, kwargs, traceback, return, "
                                "on_unknown, binary, arrays, overload and inline, with the values the "

@@ -198,7 +198,17 @@ in_env(Ref, Request, Env, Caller) ->
 
 %% The Ref is made in the function that receives: the VM then skips the mailbox up to it. The reply is
 %% certain, the library keeps the deadline: a time-out of `receive` costs more than all the rest of it.
+submit({_, Ctx}, Namespace, #request{op = ?OP_CALL} = Request, Flags, #py{depth = 0, errand = 0} = State)
+  when Flags band ?FLAG_MAY_INLINE =/= 0 ->
+    #request{target = Target, function = Function, args = Args, kwargs = Kwargs, timeout = Timeout} = Request,
+    case py_nif:call_inline(Ctx, State#py.owner, Namespace, Target, Function, Args, Kwargs, Timeout, Flags) of
+        normal -> submit_and_wait(Ctx, Namespace, Request, Flags, State);
+        Result -> Result
+    end;
 submit({_, Ctx}, Namespace, Request, Flags, State) ->
+    submit_and_wait(Ctx, Namespace, Request, Flags, State).
+
+submit_and_wait(Ctx, Namespace, Request, Flags, State) ->
     Timeout = cut(Request#request.timeout, State#py.deadline),
     Ref = make_ref(),
     case send(Ctx, State#py.owner, Namespace, self(), Ref, Request, Timeout,

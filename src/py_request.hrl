@@ -14,6 +14,7 @@
 -define(FLAG_ANY_EXECUTOR, 4096).
 -define(FLAG_ASYNC, 8192).
 -define(FLAG_ARRAYS, 16384).
+-define(FLAG_MAY_INLINE, 32768).
 
 %% What `receive' takes.
 -define(IS_TIMEOUT(T), (T =:= infinity orelse (is_integer(T) andalso T >= 0 andalso T =< 16#FFFFFFFF))).

@@ -1,0 +1,420 @@
+#if defined(__linux__) && !defined(_GNU_SOURCE)
+#    define _GNU_SOURCE /* pthread_getattr_np */
+#endif
+
+#include "inline.h"
+
+#include "atoms.h"
+#include "dispatch.h"
+#include "interrupt.h"
+#include "namespace.h"
+#include "owner.h"
+#include "pycompat.h"
+#include "run.h"
+
+#include <limits.h>
+#include <string.h>
+#include <sys/resource.h>
+
+#define SHORT_NS     1000000 /* who takes longer does not belong on a scheduler */
+#define ENTRIES      1024    /* a power of two */
+#define STACK_MARGIN (128 * 1024)
+#define LEVEL_BYTES  2048 /* of C stack for each level that CPython counts */
+
+/* ---- the C stack ---- */
+
+#if PY_VERSION_HEX >= 0x030E0000
+static bool has_stack(void)
+{
+    return true;
+}
+
+static void cut_recursion(PyThreadState *thread)
+{
+    (void)thread;
+}
+#elif PY_VERSION_HEX >= 0x030C0000 && defined(__linux__)
+/* How many levels the calling thread's stack has room for; 0: unknown. */
+static int levels_left(void)
+{
+    static _Thread_local int levels = -1;
+    pthread_attr_t attributes;
+    void *lowest = NULL;
+    size_t size = 0;
+
+    if (levels < 0 && pthread_getattr_np(pthread_self(), &attributes) == 0) {
+        pthread_attr_getstack(&attributes, &lowest, &size);
+        pthread_attr_destroy(&attributes);
+        size = (size_t)((char *)&attributes - (char *)lowest);
+        levels = size > STACK_MARGIN ? (int)((size - STACK_MARGIN) / LEVEL_BYTES) : 0;
+    }
+    return levels < 0 ? 0 : levels;
+}
+
+static bool has_stack(void)
+{
+    return levels_left() > 0;
+}
+
+static void cut_recursion(PyThreadState *thread)
+{
+    if (thread->c_recursion_remaining > levels_left())
+        thread->c_recursion_remaining = levels_left();
+}
+#else
+static bool has_stack(void)
+{
+    return false;
+}
+
+static void cut_recursion(PyThreadState *thread)
+{
+    (void)thread;
+}
+#endif
+
+/* ---- thread states ---- */
+
+#if PY_VERSION_HEX >= 0x030C0000
+/* A fresh state maps memory for its first Python frame, which takes longer than a short call: it gets
+ * what the last one of this thread left. */
+static _Thread_local struct {
+    _PyStackChunk *chunk;
+    PyObject **top;
+    PyObject **limit;
+} kept_frames;
+
+static void give_frames(PyThreadState *thread)
+{
+    if (kept_frames.chunk == NULL || thread->datastack_chunk != NULL)
+        return;
+    thread->datastack_chunk = kept_frames.chunk;
+    thread->datastack_top = kept_frames.top;
+    thread->datastack_limit = kept_frames.limit;
+    kept_frames.chunk = NULL;
+}
+
+static void keep_frames(PyThreadState *thread)
+{
+    if (kept_frames.chunk != NULL || thread->datastack_chunk == NULL ||
+        thread->datastack_chunk->previous != NULL)
+        return;
+    kept_frames.chunk = thread->datastack_chunk;
+    kept_frames.top = thread->datastack_top;
+    kept_frames.limit = thread->datastack_limit;
+    thread->datastack_chunk = NULL;
+    thread->datastack_top = NULL;
+    thread->datastack_limit = NULL;
+}
+#else
+static void give_frames(PyThreadState *thread)
+{
+    (void)thread;
+}
+
+static void keep_frames(PyThreadState *thread)
+{
+    (void)thread;
+}
+#endif
+
+static _Thread_local PyThreadState *state_in_main; /* lasts as long as the scheduler */
+
+/* The calling thread's state in the interpreter; NULL when memory is short. */
+static PyThreadState *enter(interp_t *interp)
+{
+    PyThreadState *thread = interp->kind == INTERP_MAIN ? state_in_main : NULL;
+
+    if (thread != NULL)
+        return thread;
+    thread = interp_thread_new(interp);
+    if (thread == NULL)
+        return NULL;
+    cut_recursion(thread);
+    if (interp->kind == INTERP_MAIN)
+        state_in_main = thread;
+    else
+        give_frames(thread);
+    return thread;
+}
+
+/* Detaches, and deletes what was for one call. */
+static void leave(interp_t *interp, PyThreadState *thread)
+{
+    if (interp->kind == INTERP_MAIN) {
+        PyEval_SaveThread();
+        return;
+    }
+    PyThreadState_Clear(thread);
+    keep_frames(thread);
+    PyThreadState_DeleteCurrent();
+    atomic_fetch_sub_explicit(&interp->threads, 1, memory_order_relaxed);
+}
+
+/* ---- functions that took too long ---- */
+
+/*
+ * A call that took too long may just have lost its core, or waited for somebody who had. So its function
+ * is watched from then on, which costs a look at the thread's resource usage before and after each call.
+ * An overrun with the core in its hands, or asleep, counts STRIKE, any other call takes one off. At
+ * STRIKES_MAX, so when more than one call in STRIKE is too long, the function is demoted.
+ */
+#define STRIKE      10
+#define STRIKES_MAX 30
+#define DEMOTED     INT_MAX
+
+typedef struct {
+    _Atomic uint64_t key; /* 0: free */
+    atomic_int strikes;   /* 0: not watched */
+} entry_t;
+
+static entry_t entries[ENTRIES]; /* open addressing */
+static atomic_int entry_count;
+
+/* Two atoms as one number: what differs between atoms is their index. */
+static uint64_t key_of(const inline_call_t *call)
+{
+    return (uint64_t)(call->target >> 6) << 32 | (uint64_t)(call->function >> 6);
+}
+
+/* Its entry, or a free one. */
+static entry_t *find_entry(uint64_t key)
+{
+    uint64_t at = key * UINT64_C(0x9E3779B97F4A7C15) >> 32;
+    uint64_t found;
+
+    while ((found = atomic_load(&entries[at & (ENTRIES - 1)].key)) != 0 && found != key)
+        at++;
+    return &entries[at & (ENTRIES - 1)];
+}
+
+/* When half of the table is taken, nothing is known to be short any more. */
+static int strikes_of(const inline_call_t *call)
+{
+    int count = atomic_load_explicit(&entry_count, memory_order_relaxed);
+
+    if (count == 0)
+        return 0;
+    return count >= ENTRIES / 2 ? DEMOTED : atomic_load(&find_entry(key_of(call))->strikes);
+}
+
+static entry_t *enter_entry(uint64_t key)
+{
+    entry_t *entry = find_entry(key);
+    uint64_t nobody = 0;
+
+    while (!atomic_compare_exchange_strong(&entry->key, &nobody, key)) {
+        if (nobody == key)
+            return entry;
+        entry = find_entry(key);
+        nobody = 0;
+    }
+    atomic_fetch_add(&entry_count, 1);
+    return entry;
+}
+
+/* After a call of a function that is watched, or is to be. */
+static void judge(const inline_call_t *call, bool is_overrun)
+{
+    entry_t *entry = enter_entry(key_of(call));
+    int before = atomic_load(&entry->strikes);
+    int after;
+    char text[512];
+
+    do {
+        if (before == DEMOTED)
+            return;
+        after = is_overrun ? before + STRIKE : before - 1;
+        if (after >= STRIKES_MAX)
+            after = DEMOTED;
+        else if (after < 0)
+            after = 0;
+    } while (!atomic_compare_exchange_weak(&entry->strikes, &before, after));
+    if (after == DEMOTED) {
+        enif_snprintf(text, sizeof(text), "%T:%T", call->target, call->function);
+        executor_send_event(atom_inline_overrun, text);
+    }
+}
+
+#ifdef RUSAGE_THREAD
+/* How often the thread lost its core to another. */
+static long times_preempted(void)
+{
+    struct rusage usage;
+
+    return getrusage(RUSAGE_THREAD, &usage) == 0 ? usage.ru_nivcsw : 0;
+}
+#else
+static long times_preempted(void)
+{
+    return 0;
+}
+#endif
+
+/* ---- one call ---- */
+
+/* The executor's guest takes part, if nobody has to be waited for. */
+static bool borrow(executor_t *executor, request_t *request)
+{
+    pyworker_t *guest = &executor->guest;
+    interp_t *interp = atomic_load(&executor->interp);
+
+    if (interp == NULL || !interp_claim_gil(interp))
+        return false;
+    if (!seat_lend(&executor->seat, &guest->worker, &request->job.node)) {
+        interp_leave_gil(interp);
+        return false;
+    }
+    if (guest->interp != interp) /* what it knows is of one that was replaced */
+        memset(guest->known, 0, sizeof(guest->known));
+    guest->executor = executor;
+    guest->interp = interp;
+    return true;
+}
+
+/* What an interrupt finds. */
+static void set_thread(pyworker_t *self, PyThreadState *thread)
+{
+    pthread_mutex_lock(&self->executor->seat.lock);
+    self->thread = thread;
+    self->thread_id = PyThread_get_thread_ident();
+    pthread_mutex_unlock(&self->executor->seat.lock);
+}
+
+/* Before the seat is given back: no later interrupt can hit. */
+static void clear_interrupt(worker_t *worker)
+{
+    pyworker_t *self = (pyworker_t *)worker;
+
+    if (self->was_interrupted)
+        compat_set_async_exc(self->thread, NULL);
+    self->was_interrupted = false;
+    self->thread = NULL;
+}
+
+/* Attached, has the seat. */
+static ERL_NIF_TERM serve(ErlNifEnv *env, pyworker_t *self, request_t *request)
+{
+    ErlNifEnv *own = request->env;
+    ERL_NIF_TERM result;
+
+    self->request = request;
+    self->is_attached = true;
+    pyworker_set_self(self);
+    request->env = env; /* what it holds is the caller's; nobody else reads it */
+    result = run_request(self, request, &env);
+    request->env = own;
+    pyworker_set_self(NULL);
+    self->is_attached = false;
+    self->request = NULL;
+    return result;
+}
+
+/* The seat is lent. 0: nothing was run. */
+static ERL_NIF_TERM serve_attached(ErlNifEnv *env, executor_t *executor, request_t *request)
+{
+    pyworker_t *self = &executor->guest;
+    interp_t *interp = self->interp;
+    PyThreadState *thread = enter(interp);
+    ERL_NIF_TERM result = 0;
+
+    if (thread != NULL) {
+        set_thread(self, thread);
+        PyEval_RestoreThread(thread);
+        result = serve(env, self, request);
+    }
+    seat_take_back(&self->worker, clear_interrupt); /* from here on it may be another's */
+    if (thread != NULL)
+        leave(interp, thread);
+    interp_leave_gil(interp);
+    return result;
+}
+
+/* What the caller gets instead of a result, when somebody answered for it. */
+static ERL_NIF_TERM answered(ErlNifEnv *env, request_t *request)
+{
+    if (!context_is_open(request->context))
+        return context_down(request->context, env);
+    return clock_now() >= request->deadline ? atom_timeout : atom_interrupted;
+}
+
+/* Has a slot. 0: nothing was run. */
+static ERL_NIF_TERM run_admitted(ErlNifEnv *env, const inline_call_t *call, executor_t *executor,
+                                 request_t *request)
+{
+    int64_t started = clock_now();
+    ERL_NIF_TERM result;
+    request_phase_t phase;
+    bool is_watched = strikes_of(call) > 0;
+    long preempted = is_watched ? times_preempted() : 0;
+    int64_t taken;
+
+    request->started = started;
+    if (!borrow(executor, request))
+        return 0;
+    request_set_phase(request, PHASE_RUNNING);
+    interrupt_at_deadline(request);
+    result = serve_attached(env, executor, request);
+    taken = clock_now() - started;
+    if (result == 0 || run_is_elsewhere(env, result)) {
+        result = 0;
+    } else {
+        atomic_fetch_add_explicit(&executor->inlined, 1, memory_order_relaxed);
+        atomic_fetch_add_explicit(&executor->calls, 1, memory_order_relaxed);
+        atomic_fetch_add_explicit(&executor->busy_ns, taken, memory_order_relaxed);
+        if (!run_is_success(env, result))
+            atomic_fetch_add_explicit(&executor->errors, 1, memory_order_relaxed);
+        if (is_watched || taken > SHORT_NS)
+            judge(call, taken > SHORT_NS && (!is_watched || times_preempted() == preempted));
+        enif_consume_timeslice(env, taken >= SHORT_NS ? 100 : 1 + (int)(taken * 100 / SHORT_NS));
+    }
+    if (!request_answer(request, request_token(request), &phase) && result != 0)
+        result = dispatch_error(env, answered(env, request));
+    return result;
+}
+
+static void fill(request_t *request, const inline_call_t *call, executor_t *executor)
+{
+    request->op = OP_CALL;
+    request->flags = call->flags | FLAG_INLINE;
+    request->depth = 0;
+    interrupt_set_deadline(request, call->deadline);
+    request->context = context_acquire(call->context);
+    request->owner = call->owner != NULL ? owner_acquire(call->owner) : NULL;
+    request->namespace = call->namespace != NULL ? namespace_acquire(call->namespace) : NULL;
+    request->target = call->target;
+    request->function = call->function;
+    request->arguments = call->arguments;
+    request->keywords = call->keywords;
+    atomic_store(&request->executor, executor);
+    request_publish(request);
+}
+
+ERL_NIF_TERM inline_run(ErlNifEnv *env, const inline_call_t *call)
+{
+    executor_t *executor = call->context->executor;
+    slots_t *slots = dispatch_slots();
+    request_t *request;
+    ERL_NIF_TERM result;
+
+    if (!has_stack() || !enif_is_atom(env, call->target) || !enif_is_atom(env, call->function) ||
+        strikes_of(call) == DEMOTED || !context_is_open(call->context) ||
+        clock_now() >= call->deadline)
+        return 0;
+    if ((call->flags & FLAG_ANY_EXECUTOR) != 0 && !call->context->is_exclusive)
+        executor = executor_pool_next();
+    if (executor == NULL || !slots_try(slots))
+        return 0;
+    request = request_new();
+    result = 0;
+    request_enter_scheduler(env);
+    if (request != NULL) {
+        fill(request, call, executor);
+        result = run_admitted(env, call, executor, request);
+        request_end(request);
+    }
+    slots_release(slots);
+    slots_advance(slots);
+    request_leave_scheduler();
+    return result;
+}
