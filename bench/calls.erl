@@ -21,6 +21,7 @@ rows(_Mode, _Options) ->
      #{name => "answered unrun", run => fun(N) -> unrun(Place, py_request:owner(), N) end, floor => Thread},
      #{name => "py:call(math, sqrt, [16])", run => fun bench:calls/1, floor => Thread},
      #{name => "the same in an explicit context", run => fun(N) -> call(Ctx, N) end, floor => Thread},
+     #{name => "the same with the option inline", run => fun inline/1, floor => Thread},
      #{name => "py:eval(<<\"1+1\">>)", run => fun eval/1, floor => Thread},
      #{name => "py:exec(<<\"x = 1\">>)", run => fun exec/1, floor => Thread}]
     ++ [maps:merge(bench:callers(Callers, fun bench:calls/1),
@@ -39,6 +40,9 @@ python(N) ->
 
 call(_Ctx, 0) -> ok;
 call(Ctx, N) -> {ok, 4.0} = py:call(Ctx, math, sqrt, [16]), call(Ctx, N - 1).
+
+inline(0) -> ok;
+inline(N) -> {ok, 4.0} = py:call(math, sqrt, [16], #{}, #{inline => true}), inline(N - 1).
 
 eval(0) -> ok;
 eval(N) -> {ok, 2} = py:eval(<<"1+1">>), eval(N - 1).

@@ -567,7 +567,8 @@ void executor_info(executor_t *executor, ErlNifEnv *env, ERL_NIF_TERM *parts)
     pthread_mutex_unlock(&executor->seat.lock);
     culprit = interp != NULL ? interp_gil_culprit(interp) : NULL;
     parts[0] = interp != NULL ? enif_make_int64(env, interp->id) : atom_undefined;
-    parts[1] = enif_make_int64(env, atomic_load(&executor->calls));
+    parts[1] =
+        enif_make_int64(env, atomic_load(&executor->calls) + atomic_load(&executor->inlined));
     parts[2] = enif_make_int64(env, atomic_load(&executor->errors));
     parts[3] = enif_make_int64(env, atomic_load(&executor->busy_ns));
     parts[6] = running;

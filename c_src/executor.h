@@ -71,7 +71,7 @@ typedef struct executor {
     _Atomic int64_t calls; /* written by the server only */
     _Atomic int64_t errors;
     _Atomic int64_t busy_ns;
-    _Atomic int64_t inlined; /* of the calls, those that ran on their caller's scheduler */
+    _Atomic int64_t inlined; /* calls that ran on their caller's scheduler; not among `calls` */
     pyworker_t guest; /* the part of a scheduler that has the seat (inline.h), for one at a time */
     ErlNifPid report_to; /* the context's process; gets {py_opened, Tag, ...} */
     ErlNifEnv *report_env;

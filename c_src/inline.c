@@ -1,25 +1,18 @@
-#if defined(__linux__) && !defined(_GNU_SOURCE)
-#    define _GNU_SOURCE /* pthread_getattr_np */
-#endif
-
 #include "inline.h"
 
 #include "atoms.h"
 #include "dispatch.h"
 #include "interrupt.h"
-#include "namespace.h"
-#include "owner.h"
 #include "pycompat.h"
 #include "run.h"
+#include "stack.h"
 
 #include <limits.h>
 #include <string.h>
 #include <sys/resource.h>
 
-#define SHORT_NS     1000000 /* who takes longer does not belong on a scheduler */
-#define ENTRIES      1024    /* a power of two */
-#define STACK_MARGIN (128 * 1024)
-#define LEVEL_BYTES  2048 /* of C stack for each level that CPython counts */
+#define SHORT_NS 1000000 /* who takes longer does not belong on a scheduler */
+#define ENTRIES  1024    /* a power of two */
 
 /* ---- the C stack ---- */
 
@@ -29,37 +22,19 @@ static bool has_stack(void)
     return true;
 }
 
-static void cut_recursion(PyThreadState *thread)
+static void call_with_stack(void (*body)(void *), void *argument)
 {
-    (void)thread;
+    body(argument);
 }
-#elif PY_VERSION_HEX >= 0x030C0000 && defined(__linux__)
-/* How many levels the calling thread's stack has room for; 0: unknown. */
-static int levels_left(void)
-{
-    static _Thread_local int levels = -1;
-    pthread_attr_t attributes;
-    void *lowest = NULL;
-    size_t size = 0;
-
-    if (levels < 0 && pthread_getattr_np(pthread_self(), &attributes) == 0) {
-        pthread_attr_getstack(&attributes, &lowest, &size);
-        pthread_attr_destroy(&attributes);
-        size = (size_t)((char *)&attributes - (char *)lowest);
-        levels = size > STACK_MARGIN ? (int)((size - STACK_MARGIN) / LEVEL_BYTES) : 0;
-    }
-    return levels < 0 ? 0 : levels;
-}
-
+#elif PY_VERSION_HEX >= 0x030C0000
 static bool has_stack(void)
 {
-    return levels_left() > 0;
+    return stack_prepare(thread_stack());
 }
 
-static void cut_recursion(PyThreadState *thread)
+static void call_with_stack(void (*body)(void *), void *argument)
 {
-    if (thread->c_recursion_remaining > levels_left())
-        thread->c_recursion_remaining = levels_left();
+    stack_call(body, argument);
 }
 #else
 static bool has_stack(void)
@@ -67,9 +42,9 @@ static bool has_stack(void)
     return false;
 }
 
-static void cut_recursion(PyThreadState *thread)
+static void call_with_stack(void (*body)(void *), void *argument)
 {
-    (void)thread;
+    body(argument);
 }
 #endif
 
@@ -130,7 +105,6 @@ static PyThreadState *enter(interp_t *interp)
     thread = interp_thread_new(interp);
     if (thread == NULL)
         return NULL;
-    cut_recursion(thread);
     if (interp->kind == INTERP_MAIN)
         state_in_main = thread;
     else
@@ -253,36 +227,32 @@ static long times_preempted(void)
 
 /* ---- one call ---- */
 
-/* The executor's guest takes part, if nobody has to be waited for. */
-static bool borrow(executor_t *executor, request_t *request)
-{
-    pyworker_t *guest = &executor->guest;
-    interp_t *interp = atomic_load(&executor->interp);
+/* One call, where it runs and by what of the calling thread. */
+typedef struct {
+    ErlNifEnv *env;
+    request_t *request;
+    executor_t *executor;
+    interp_t *interp;
+    PyThreadState *thread;
+    ERL_NIF_TERM result; /* 0: nothing was run */
+} stand_in_t;
 
-    if (interp == NULL || !interp_claim_gil(interp))
-        return false;
-    if (!seat_lend(&executor->seat, &guest->worker, &request->job.node)) {
-        interp_leave_gil(interp);
-        return false;
-    }
-    if (guest->interp != interp) /* what it knows is of one that was replaced */
-        memset(guest->known, 0, sizeof(guest->known));
-    guest->executor = executor;
-    guest->interp = interp;
-    return true;
-}
-
-/* What an interrupt finds. */
-static void set_thread(pyworker_t *self, PyThreadState *thread)
+/* The guest is the calling thread's from now on. */
+static void began(worker_t *worker, void *argument)
 {
-    pthread_mutex_lock(&self->executor->seat.lock);
-    self->thread = thread;
+    pyworker_t *self = (pyworker_t *)worker;
+    const stand_in_t *who = argument;
+
+    if (self->interp != who->interp) /* what it knows is of one that was replaced */
+        memset(self->known, 0, sizeof(self->known));
+    self->executor = who->executor;
+    self->interp = who->interp;
+    self->thread = who->thread;
     self->thread_id = PyThread_get_thread_ident();
-    pthread_mutex_unlock(&self->executor->seat.lock);
 }
 
 /* Before the seat is given back: no later interrupt can hit. */
-static void clear_interrupt(worker_t *worker)
+static void ended(worker_t *worker)
 {
     pyworker_t *self = (pyworker_t *)worker;
 
@@ -301,6 +271,8 @@ static ERL_NIF_TERM serve(ErlNifEnv *env, pyworker_t *self, request_t *request)
     self->request = request;
     self->is_attached = true;
     pyworker_set_self(self);
+    request_set_phase(request, PHASE_RUNNING); /* published */
+    interrupt_at_deadline(request);
     request->env = env; /* what it holds is the caller's; nobody else reads it */
     result = run_request(self, request, &env);
     request->env = own;
@@ -310,24 +282,36 @@ static ERL_NIF_TERM serve(ErlNifEnv *env, pyworker_t *self, request_t *request)
     return result;
 }
 
-/* The seat is lent. 0: nothing was run. */
-static ERL_NIF_TERM serve_attached(ErlNifEnv *env, executor_t *executor, request_t *request)
+/* The GIL is free. */
+static void stand_in(void *argument)
 {
-    pyworker_t *self = &executor->guest;
-    interp_t *interp = self->interp;
-    PyThreadState *thread = enter(interp);
-    ERL_NIF_TERM result = 0;
+    stand_in_t *self = argument;
+    pyworker_t *guest = &self->executor->guest;
 
-    if (thread != NULL) {
-        set_thread(self, thread);
-        PyEval_RestoreThread(thread);
-        result = serve(env, self, request);
+    self->thread = enter(self->interp);
+    if (self->thread == NULL)
+        return;
+    PyEval_RestoreThread(self->thread);
+    if (seat_lend(&self->executor->seat, &guest->worker, &self->request->job.node, began, self)) {
+        self->result = serve(self->env, guest, self->request);
+        seat_take_back(&guest->worker, ended); /* from here on it may be another's */
     }
-    seat_take_back(&self->worker, clear_interrupt); /* from here on it may be another's */
-    if (thread != NULL)
-        leave(interp, thread);
-    interp_leave_gil(interp);
-    return result;
+    leave(self->interp, self->thread);
+}
+
+/* Runs it if nobody has to be waited for. 0: nothing was run. */
+static ERL_NIF_TERM serve_at_once(ErlNifEnv *env, executor_t *executor, request_t *request)
+{
+    stand_in_t self = {.env = env,
+                       .request = request,
+                       .executor = executor,
+                       .interp = atomic_load(&executor->interp)};
+
+    if (self.interp == NULL || !interp_claim_gil(self.interp))
+        return 0;
+    call_with_stack(stand_in, &self);
+    interp_leave_gil(self.interp);
+    return self.result == 0 || run_is_elsewhere(env, self.result) ? 0 : self.result;
 }
 
 /* What the caller gets instead of a result, when somebody answered for it. */
@@ -338,56 +322,52 @@ static ERL_NIF_TERM answered(ErlNifEnv *env, request_t *request)
     return clock_now() >= request->deadline ? atom_timeout : atom_interrupted;
 }
 
+/* What is counted of a call that took so many ns. */
+static void count(ErlNifEnv *env, executor_t *executor, ERL_NIF_TERM result, int64_t taken)
+{
+    atomic_fetch_add_explicit(&executor->inlined, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&executor->busy_ns, taken, memory_order_relaxed);
+    if (!run_is_success(env, result))
+        atomic_fetch_add_explicit(&executor->errors, 1, memory_order_relaxed);
+    enif_consume_timeslice(env, taken >= SHORT_NS ? 100 : 1 + (int)(taken * 100 / SHORT_NS));
+}
+
 /* Has a slot. 0: nothing was run. */
 static ERL_NIF_TERM run_admitted(ErlNifEnv *env, const inline_call_t *call, executor_t *executor,
                                  request_t *request)
 {
-    int64_t started = clock_now();
-    ERL_NIF_TERM result;
-    request_phase_t phase;
     bool is_watched = strikes_of(call) > 0;
     long preempted = is_watched ? times_preempted() : 0;
+    ERL_NIF_TERM result = serve_at_once(env, executor, request);
+    request_phase_t phase;
+    bool is_ours = request_answer(request, request_token(request), &phase);
     int64_t taken;
 
-    request->started = started;
-    if (!borrow(executor, request))
+    if (result == 0)
         return 0;
-    request_set_phase(request, PHASE_RUNNING);
-    interrupt_at_deadline(request);
-    result = serve_attached(env, executor, request);
-    taken = clock_now() - started;
-    if (result == 0 || run_is_elsewhere(env, result)) {
-        result = 0;
-    } else {
-        atomic_fetch_add_explicit(&executor->inlined, 1, memory_order_relaxed);
-        atomic_fetch_add_explicit(&executor->calls, 1, memory_order_relaxed);
-        atomic_fetch_add_explicit(&executor->busy_ns, taken, memory_order_relaxed);
-        if (!run_is_success(env, result))
-            atomic_fetch_add_explicit(&executor->errors, 1, memory_order_relaxed);
-        if (is_watched || taken > SHORT_NS)
-            judge(call, taken > SHORT_NS && (!is_watched || times_preempted() == preempted));
-        enif_consume_timeslice(env, taken >= SHORT_NS ? 100 : 1 + (int)(taken * 100 / SHORT_NS));
-    }
-    if (!request_answer(request, request_token(request), &phase) && result != 0)
-        result = dispatch_error(env, answered(env, request));
-    return result;
+    taken = clock_now() - call->started;
+    count(env, executor, result, taken);
+    if (is_watched || taken > SHORT_NS)
+        judge(call, taken > SHORT_NS && (!is_watched || times_preempted() == preempted));
+    return is_ours ? result : dispatch_error(env, answered(env, request));
 }
 
+/* What the NIF's arguments keep alive, the request need not; see request_end_borrowed. */
 static void fill(request_t *request, const inline_call_t *call, executor_t *executor)
 {
     request->op = OP_CALL;
     request->flags = call->flags | FLAG_INLINE;
     request->depth = 0;
-    interrupt_set_deadline(request, call->deadline);
-    request->context = context_acquire(call->context);
-    request->owner = call->owner != NULL ? owner_acquire(call->owner) : NULL;
-    request->namespace = call->namespace != NULL ? namespace_acquire(call->namespace) : NULL;
+    request->started = call->started;
+    atomic_store_explicit(&request->deadline, call->deadline, memory_order_relaxed);
+    request->context = call->context;
+    request->owner = call->owner;
+    request->namespace = call->namespace;
     request->target = call->target;
     request->function = call->function;
     request->arguments = call->arguments;
     request->keywords = call->keywords;
-    atomic_store(&request->executor, executor);
-    request_publish(request);
+    atomic_store_explicit(&request->executor, executor, memory_order_relaxed);
 }
 
 ERL_NIF_TERM inline_run(ErlNifEnv *env, const inline_call_t *call)
@@ -399,7 +379,7 @@ ERL_NIF_TERM inline_run(ErlNifEnv *env, const inline_call_t *call)
 
     if (!has_stack() || !enif_is_atom(env, call->target) || !enif_is_atom(env, call->function) ||
         strikes_of(call) == DEMOTED || !context_is_open(call->context) ||
-        clock_now() >= call->deadline)
+        call->started >= call->deadline)
         return 0;
     if ((call->flags & FLAG_ANY_EXECUTOR) != 0 && !call->context->is_exclusive)
         executor = executor_pool_next();
@@ -411,7 +391,7 @@ ERL_NIF_TERM inline_run(ErlNifEnv *env, const inline_call_t *call)
     if (request != NULL) {
         fill(request, call, executor);
         result = run_admitted(env, call, executor, request);
-        request_end(request);
+        request_end_borrowed(request);
     }
     slots_release(slots);
     slots_advance(slots);

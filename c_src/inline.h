@@ -11,8 +11,8 @@
  * A scheduler has a lasting thread state in the main interpreter, which never ends, and one for the
  * call in a sub-interpreter: nobody else could delete it, CPython's thread-local pointer to it would dangle.
  *
- * The C stack is a scheduler's. CPython 3.14 looks at what is left of it; 3.12 and 3.13 count, so the
- * count is cut to what fits. Older ones, and systems that do not tell, take the normal way.
+ * CPython 3.14 looks at what is left of the scheduler's C stack. 3.12 and 3.13 do not: there the call runs
+ * on a second stack, as large as our threads' (stack.h). Older ones take the normal way.
  */
 #ifndef EP_INLINE_H
 #define EP_INLINE_H
@@ -28,6 +28,7 @@ typedef struct {
     ERL_NIF_TERM function;
     ERL_NIF_TERM arguments;
     ERL_NIF_TERM keywords;
+    int64_t started; /* clock_now() */
     int64_t deadline;
     uint32_t flags;
 } inline_call_t;

@@ -276,13 +276,13 @@ NIF(nif_pool_close)
 
 /* ---- requests ---- */
 
-static int64_t deadline_from(ErlNifEnv *env, ERL_NIF_TERM timeout)
+static int64_t deadline_from(ErlNifEnv *env, ERL_NIF_TERM timeout, int64_t now)
 {
     ErlNifSInt64 ms;
 
     if (!enif_get_int64(env, timeout, &ms) || ms > INT64_MAX / 2000000)
         return CLOCK_NEVER; /* infinity */
-    return clock_now() + ms * 1000000;
+    return now + ms * 1000000;
 }
 
 /* Whether a term takes no more than a few words on the heap. */
@@ -381,7 +381,7 @@ NIF(nif_submit)
     request->flags = flags;
     request->depth = depth;
     request->reply_to = reply_to;
-    interrupt_set_deadline(request, deadline_from(env, argv[10]));
+    interrupt_set_deadline(request, deadline_from(env, argv[10], clock_now()));
     request->context = context_acquire(context);
     if (owner != NULL) {
         request->owner = owner_acquire(owner);
@@ -407,15 +407,18 @@ NIF(nif_submit)
 NIF(nif_call_inline)
 {
     unsigned flags;
-    inline_call_t call = {context_get(env, argv[0]),
-                          owner_get(env, argv[1]),
-                          namespace_get(env, argv[2]),
-                          argv[3],
-                          argv[4],
-                          argv[5],
-                          argv[6],
-                          deadline_from(env, argv[7]),
-                          0};
+    int64_t now = clock_now();
+    inline_call_t call = {
+        .context = context_get(env, argv[0]),
+        .owner = owner_get(env, argv[1]),
+        .namespace = namespace_get(env, argv[2]),
+        .target = argv[3],
+        .function = argv[4],
+        .arguments = argv[5],
+        .keywords = argv[6],
+        .started = now,
+        .deadline = deadline_from(env, argv[7], now),
+    };
     ERL_NIF_TERM result = 0;
 
     (void)argc;
@@ -587,7 +590,7 @@ NIF(nif_slot_acquire)
     request->flags = 0;
     request->depth = 0;
     request->reply_to = reply_to;
-    interrupt_set_deadline(request, deadline_from(env, argv[3]));
+    interrupt_set_deadline(request, deadline_from(env, argv[3], clock_now()));
     request->owner = owner_acquire(owner);
     owner_note(owner, request_token(request));
     request->reference = enif_make_copy(request->env, argv[2]);

@@ -6,6 +6,7 @@
 #include "owner.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <stdlib.h>
 
 #define CHUNK_BITS 8
@@ -256,13 +257,19 @@ void request_send(request_t *request, ErlNifEnv *env, ERL_NIF_TERM result)
     enif_clear_env(env);
 }
 
+/* From here on no token finds it; then nobody else touches what it holds. */
+static void retire(request_t *request)
+{
+    uint64_t state = atomic_load(&request->state);
+
+    atomic_store(&request->state, ((generation(state) + 1) & GENERATION_MASK) << STATE_BITS);
+}
+
 static void free_request(request_t *request)
 {
     cache_t *home = request->home;
-    uint64_t state = atomic_load(&request->state);
 
-    /* From here on no token finds it; then nobody else touches what it holds. */
-    atomic_store(&request->state, ((generation(state) + 1) & GENERATION_MASK) << STATE_BITS);
+    retire(request);
     owner_release(request->owner);
     namespace_release(request->namespace);
     context_release(request->context);
@@ -274,6 +281,14 @@ static void free_request(request_t *request)
         enif_clear_env(request->env);
     }
     queue_push(&home->returned, &request->job.node);
+}
+
+void request_end_borrowed(request_t *request)
+{
+    while ((atomic_load(&request->state) & HELD) != 0)
+        sched_yield(); /* for a few instructions */
+    retire(request);
+    list_prepend(&request->home->free, &request->job.node);
 }
 
 void request_unhold(request_t *request)

@@ -103,7 +103,7 @@ bool request_setup(void);
  * short. */
 request_t *request_new(void);
 
-/* Its fields are set: from now on its token finds it. */
+/* Its fields are set: from now on its token finds it, waiting. (At another phase: request_set_phase.) */
 void request_publish(request_t *request);
 
 /* It was given a slot; request_clear_slot is true for the one who is to give that back. */
@@ -161,5 +161,9 @@ bool request_is_deferred(request_t *request);
 /* Lets go of everything and returns the request to its free list, at once or, while it is held,
  * at request_unhold. */
 void request_end(request_t *request);
+
+/* The same by the thread that made it, for one whose owner, context and namespace were not kept and whose
+ * env is empty: waits until nobody holds it. */
+void request_end_borrowed(request_t *request);
 
 #endif

@@ -269,7 +269,8 @@ static bool is_quiet(seat_t *seat)
     return seat->active == 0 && seat->errands.head == NULL && !has_work(seat);
 }
 
-bool seat_lend(seat_t *seat, worker_t *guest, queue_node_t *node)
+bool seat_lend(seat_t *seat, worker_t *guest, queue_node_t *node, void (*began)(worker_t *, void *),
+               void *argument)
 {
     bool ok;
 
@@ -277,6 +278,7 @@ bool seat_lend(seat_t *seat, worker_t *guest, queue_node_t *node)
     ok = home_serves(seat) && !seat->is_closed && !seat->only_nested && is_quiet(seat);
     if (ok) {
         *guest = (worker_t){.seat = seat, .current = node, .sibling = seat->all, .is_guest = true};
+        began(guest, argument);
         seat->all = guest;
         seat->workers++;
         seat->active++;

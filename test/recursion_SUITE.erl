@@ -2,8 +2,9 @@
 
 %% @doc Python code that nests deeper than any C stack: an error, never a crash.
 %%
-%% Each case runs in a VM of its own, three times there: on a context's home thread, on a spare thread
-%% (under a callback) and on a thread that Python started.
+%% Each case runs in a VM of its own, four times there: on a context's home thread, on a spare thread
+%% (under a callback), on a thread that Python started, and where that is possible on a scheduler, which has
+%% the least stack.
 
 -compile([export_all, nowarn_export_all]).
 -include_lib("stdlib/include/assert.hrl").
@@ -191,7 +192,7 @@ everywhere(Code) ->
                    "  t.join()\n"
                    "  if seen[0] is not None: raise seen[0]\n"
                    "def under_callback(): return erlang.call('nested_run')\n">>),
-    Results = [{Where, run(Where)} || _ <- [1, 2], Where <- [told, under_callback, in_thread]],
+    Results = [{Where, run(Where)} || _ <- [1, 2], Where <- [told, under_callback, in_thread]] ++ [{inline, inline()}],
     {ok, 4.0} = py:call(math, sqrt, [16]),
     ok = py:exec(<<"del f">>),
     Results.
@@ -205,3 +206,28 @@ run(under_callback) ->
     end;
 run(Function) ->
     py:call('__main__', Function, [], #{}, 60000).
+
+%% On a scheduler, under a name that has not been called there and taken long yet.
+inline() ->
+    case py:eval(<<"__import__('sys').version_info >= (3, 12)">>) of
+        {ok, true} ->
+            Name = list_to_atom("told" ++ integer_to_list(erlang:unique_integer([positive]))),
+            ok = py:exec([atom_to_list(Name), " = told"]),
+            inline(Name, 100);
+        {ok, false} ->
+            {ok, not_possible}
+    end.
+
+inline(Name, Attempts) ->
+    {ok, 4.0} = py:call(math, sqrt, [16], #{}, #{inline => true}),
+    Before = inlined(),
+    Result = py:call('__main__', Name, [], #{}, #{inline => true, timeout => 60000}),
+    case inlined() of
+        Before when Attempts > 1 -> timer:sleep(1), inline(Name, Attempts - 1);
+        Before -> {error, never_inline};
+        _ -> Result
+    end.
+
+inlined() ->
+    lists:sum([maps:get(inlined, py_context:info(py:context(N)))
+               || N <- lists:seq(1, py_context_router:num_contexts())]).

@@ -1044,6 +1044,148 @@ static void one_by_one(void)
     free(jobs);
 }
 
+/* ---- a guest ---- */
+
+typedef struct {
+    worker_t worker; /* first */
+    job_t job;
+    int ends;
+} guest_t;
+
+static void guest_begins(worker_t *worker, void *argument)
+{
+    check(worker == argument);
+}
+
+static void guest_ends(worker_t *worker)
+{
+    ((guest_t *)worker)->ends++;
+}
+
+static bool lend(office_t *office, guest_t *guest)
+{
+    return seat_lend(&office->seat, &guest->worker, &guest->job.node, guest_begins, guest);
+}
+
+static void lend_soon(office_t *office, guest_t *guest)
+{
+    int64_t patience = clock_now() + PATIENCE_NS;
+    bool is_lent;
+
+    while (!(is_lent = lend(office, guest)) && clock_now() < patience)
+        test_pause(100000);
+    check(is_lent);
+}
+
+static void take_back(guest_t *guest)
+{
+    int before = guest->ends;
+
+    seat_take_back(&guest->worker, guest_ends);
+    check(guest->ends == before + 1);
+}
+
+/* Nobody else starts anything meanwhile; what was pushed is served afterwards, without another push. */
+static void lent(void)
+{
+    office_t *office = open_office();
+    job_t *jobs = new_jobs(office, 3, do_nothing);
+    guest_t guest = {.ends = 0};
+    guest_t other = {.ends = 0};
+
+    lend_soon(office, &guest);
+    check(!lend(office, &other));
+    pthread_mutex_lock(&office->seat.lock);
+    check(seat_find(&office->seat, &guest.job.node) == &guest.worker);
+    pthread_mutex_unlock(&office->seat.lock);
+    check(!seat_abandon(&office->seat, &guest.job.node));
+    push(&jobs[0], false);
+    push(&jobs[1], true);
+    check(stays_unbegun(&jobs[0]));
+    check(stays_unbegun(&jobs[1]));
+    take_back(&guest);
+    wait_finished(jobs, 2);
+    lend_soon(office, &guest);
+    take_back(&guest);
+    push(&jobs[2], false);
+    event_wait(&jobs[2].at->finished);
+    close_office(office);
+    check(!lend(office, &guest));
+    free_jobs(jobs, 3);
+}
+
+/* Not while somebody works, is parked or waits. */
+static void not_lent(void)
+{
+    office_t *office = open_office();
+    job_t *holds = new_jobs(office, 1, hold_seat);
+    job_t *waits = new_jobs(office, 1, park);
+    guest_t guest = {.ends = 0};
+
+    push(holds, false);
+    event_wait(&holds->at->begun);
+    check(!lend(office, &guest));
+    event_set(&holds->at->gate);
+    event_wait(&holds->at->finished);
+    push(waits, false);
+    event_wait(&waits->at->parked);
+    check(!lend(office, &guest));
+    event_set(&waits->at->gate);
+    event_wait(&waits->at->finished);
+    lend_soon(office, &guest);
+    take_back(&guest);
+    close_office(office);
+    free_jobs(holds, 1);
+    free_jobs(waits, 1);
+}
+
+/* An errand, an interrupt of the guest's request, is served meanwhile. */
+static void errand_while_lent(void)
+{
+    office_t *office = open_office();
+    job_t *errand = new_jobs(office, 1, do_nothing);
+    guest_t guest = {.ends = 0};
+
+    lend_soon(office, &guest);
+    push_errand(errand);
+    event_wait(&errand->at->finished);
+    take_back(&guest);
+    close_office(office);
+    free_jobs(errand, 1);
+}
+
+static void closed_while_lent(void)
+{
+    office_t *office = open_office();
+    guest_t guest = {.ends = 0};
+
+    lend_soon(office, &guest);
+    seat_close(&office->seat);
+    test_pause(20000000);
+    check(!has_ended(office));
+    take_back(&guest);
+    close_office(office);
+}
+
+static void evicted_while_lent(void)
+{
+    office_t *office = open_office();
+    job_t *jobs = new_jobs(office, 1, do_nothing);
+    guest_t guest = {.ends = 0};
+
+    lend_soon(office, &guest);
+    atomic_store(&all_begun, true);
+    seat_evict(&office->seat, has_begun);
+    eventually(atomic_load(&office->alive) == 0);
+    check(start_worker(office, true));
+    seat_admit_all(&office->seat);
+    push(jobs, false);
+    event_wait(&jobs->at->finished);
+    take_back(&guest);
+    close_office(office);
+    free_jobs(jobs, 1);
+}
+
 /* ---- everything at once ---- */
 
 #define JOBS 400
@@ -1193,6 +1335,26 @@ static void *outside(void *unused)
     return NULL;
 }
 
+/* Has the seat now and then, while nobody else starts anything. */
+static void *borrow_it(void *unused)
+{
+    uint32_t seed = 31;
+    guest_t guest = {.ends = 0};
+
+    (void)unused;
+    while (!atomic_load(&chaos.is_over)) {
+        if (lend(chaos.office, &guest)) {
+            check(atomic_fetch_add(&chaos.office->fresh, 1) == 0);
+            if (random_below(&seed, 4) == 0)
+                test_pause(random_below(&seed, 50000));
+            atomic_fetch_sub(&chaos.office->fresh, 1);
+            take_back(&guest);
+        }
+        test_pause(random_below(&seed, 20000));
+    }
+    return NULL;
+}
+
 static void *push_some(void *argument)
 {
     uint32_t seed = (uint32_t)(uintptr_t)argument;
@@ -1209,7 +1371,7 @@ static void *push_some(void *argument)
 static void one_life(uint32_t *seed)
 {
     pthread_t pushers[2];
-    pthread_t other;
+    pthread_t others[2];
 
     chaos.office = new_office();
     if (random_below(seed, 2) == 0)
@@ -1220,7 +1382,8 @@ static void one_life(uint32_t *seed)
     atomic_store(&chaos.is_over, false);
     queue_init(&chaos.waiting);
     check(start_worker(chaos.office, true));
-    other = test_spawn(outside, NULL);
+    others[0] = test_spawn(outside, NULL);
+    others[1] = test_spawn(borrow_it, NULL);
     for (int i = 0; i < 2; i++)
         pushers[i] = test_spawn(push_some, (void *)(uintptr_t)(random_next(seed) | 1));
     if (random_below(seed, 3) == 0) {
@@ -1233,7 +1396,7 @@ static void one_life(uint32_t *seed)
     close_office(chaos.office);
     check(atomic_load(&chaos.office->served) == atomic_load(&chaos.pushed));
     atomic_store(&chaos.is_over, true);
-    test_join(&other, 1);
+    test_join(others, 2);
     free(chaos.jobs);
 }
 
@@ -1272,6 +1435,11 @@ int main(void)
     test_case("evicted", evicted);
     test_case("evicted_before_it_began", evicted_before_it_began);
     test_case("evicted_while_idle", evicted_while_idle);
+    test_case("lent", lent);
+    test_case("not_lent", not_lent);
+    test_case("errand_while_lent", errand_while_lent);
+    test_case("closed_while_lent", closed_while_lent);
+    test_case("evicted_while_lent", evicted_while_lent);
     test_case("a_million_pushes", a_million_pushes);
     test_case("one_by_one", one_by_one);
     test_case("everything_at_once", everything_at_once);

@@ -1,6 +1,7 @@
 /* Threads, how they sleep and how they are woken. */
 #include "thread.h"
 
+#include "stack.h"
 #include "test.h"
 
 #include <signal.h>
@@ -235,6 +236,73 @@ static void clock_goes_on(void)
     check(clock_now() - before >= 2000000);
 }
 
+/* ---- a second stack ---- */
+
+#define SECOND_BYTES ((size_t)8 << 20)
+
+typedef struct {
+    char *own; /* somewhere on the thread's own stack */
+    int depth;
+    double product;
+} deep_t;
+
+/* Uses about 1 kB of stack a level. */
+__attribute__((noinline)) static int deepen(int depth, volatile char *above)
+{
+    volatile char room[900];
+
+    room[depth % 900] = above[0];
+    return depth == 0 ? 0 : 1 + deepen(depth - 1, room) + 0 * room[0];
+}
+
+static void go_deep(void *argument)
+{
+    deep_t *deep = argument;
+    char here = 1;
+    ptrdiff_t distance = &here - deep->own;
+
+    check(distance > (ptrdiff_t)STACK_BYTES || distance < -(ptrdiff_t)STACK_BYTES);
+    deep->depth = deepen(6000, &here);
+    deep->product *= 3;
+}
+
+/* More than the thread's own stack holds, again and again; what the caller had in registers stays. */
+static void *use_second(void *unused)
+{
+    for (int i = 0; i < 20; i++) {
+        char here = 0;
+        double kept = i * 1.5;
+        deep_t deep = {&here, 0, kept};
+
+        check(stack_prepare(SECOND_BYTES));
+        stack_call(go_deep, &deep);
+        check(deep.depth == 6000 && deep.product > kept * 2.9 - 1 && kept < i * 1.5 + 0.1);
+    }
+    return unused;
+}
+
+static void use_second_on_small(void *done)
+{
+    use_second(NULL);
+    event_set(done);
+}
+
+static void second_stack(void)
+{
+    enum { THREADS = 4 };
+    pthread_t threads[THREADS];
+    event_t done;
+
+    if (!stack_prepare(SECOND_BYTES))
+        return; /* not on this machine */
+    event_init(&done);
+    check(thread_start("small", use_second_on_small, &done));
+    event_wait(&done);
+    for (int i = 0; i < THREADS; i++)
+        threads[i] = test_spawn(use_second, NULL);
+    test_join(threads, THREADS);
+}
+
 int main(void)
 {
     thread_setup(STACK_BYTES, MAX_THREADS);
@@ -245,5 +313,6 @@ int main(void)
     test_case("parkers_in_turn", parkers_in_turn);
     test_case("many_wakers", many_wakers);
     test_case("spinning", spinning);
+    test_case("second_stack", second_stack);
     return test_end();
 }
