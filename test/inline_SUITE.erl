@@ -152,7 +152,7 @@ pool_and_bound(_) ->
 no_import(_) ->
     Ctx = py:context(1),
     ok = py:exec(Ctx, <<"import sys; sys.modules.pop('colorsys', None)">>),
-    Call = fun() -> {ok, {0.0, 0.0, 1.0}} = py:call(Ctx, colorsys, rgb_to_hsv, [1.0, 1.0, 1.0], ?INLINE) end,
+    Call = fun() -> {ok, {_, _, 1.0}} = py:call(Ctx, colorsys, rgb_to_hsv, [1.0, 1.0, 1.0], ?INLINE) end,
     ?assertMatch({_, false}, tried(Call)),
     comes_inline(Call).
 

@@ -100,7 +100,8 @@ timeout() -> proper_types:frequency([{3, ?LONG}, {2, proper_types:integer(0, 60)
 op() ->
     Short = proper_types:integer(0, 15),
     proper_types:frequency(
-        [{10, {add, proper_types:integer()}}, {6, {nap, Short}}, {6, {spin, Short}}, {4, remember}, {3, boom},
+        [{10, {add, proper_types:integer()}}, {6, {add_inline, proper_types:integer()}}, {2, {spin_inline, Short}},
+         {6, {nap, Short}}, {6, {spin, Short}}, {4, remember}, {3, boom},
          {6, {ask, Short}}, {3, {deeper, proper_types:integer(0, 4)}}, {2, ask_in_thread}, {2, {nap, 200}},
          {2, {spin, 200}}, {1, {stubborn, 250}}, {1, {hold, 150}}, {4, {spawned, proper_types:integer(1, 4)}},
          {2, {abandoned, Short}}, {3, {task, Short}}, {3, {asking_task, Short}}, {2, {items, Short}}, {2, handle},
@@ -217,9 +218,9 @@ asks(Op) -> Op =:= ask_in_thread.
 is_task({Name, _}) -> lists:member(Name, [task, asking_task]);
 is_task(_) -> false.
 
-value({add, X}) -> {ok, X + 1};
+value({Add, X}) when Add =:= add; Add =:= add_inline -> {ok, X + 1};
 value({nap, _}) -> {ok, <<"napped">>};
-value({spin, _}) -> {ok, <<"spun">>};
+value({Spin, _}) when Spin =:= spin; Spin =:= spin_inline -> {ok, <<"spun">>};
 value({stubborn, _}) -> {ok, <<"stubborn">>};
 value({hold, _}) -> {ok, <<"held">>};
 value(remember) -> remembered;
@@ -454,6 +455,8 @@ do(remember, Ctx, T) ->
         Error ->
             Error
     end;
+do({add_inline, X}, Ctx, T) -> call(Ctx, '__main__', add, [X], #{timeout => T, inline => true});
+do({spin_inline, Ms}, Ctx, T) -> call(Ctx, '__main__', spin, [Ms], #{timeout => T, inline => true});
 do(handle, Ctx, T) ->
     case call(Ctx, builtins, list, [[1, 1]], #{timeout => T, return => handle}) of
         {ok, Handle} -> py:call(Handle, count, [1], #{}, T);
