@@ -7,7 +7,8 @@
            "Every function takes names as atoms, binaries or strings, and as its last argument a time-out in\n"
            "milliseconds, `infinity`, or a map of options: `timeout`, `kwargs`, `traceback`, `return`\n"
            "(`value | handle`), `on_unknown` (`handle | repr | error`), `binary` (`auto | bytes | str`),\n"
-           "`arrays` (`list | ndarray`), `overload` (`wait | fail`), `inline`. Without it calls have 30 seconds, calls of an explicit\n"
+           "`arrays` (`list | ndarray`), `overload` (`wait | fail`), `inline` (whether a call known to be\n"
+           "short may run on the caller's scheduler). Without it calls have 30 seconds, calls of an explicit\n"
            "context all the time they need.").
 
 %% Calls

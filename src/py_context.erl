@@ -174,7 +174,8 @@ interrupt(Ctx) ->
     end.
 
 ?DOC("What the context is and does: `id` (it was started with), `mode`, `interp_id`, `queued`, `running`\n"
-     "(a number) and `running_ms` (both `undefined` when idle), `parked`, `calls`, `errors`, `busy_ms`,\n"
+     "(a number) and `running_ms` (both `undefined` when idle), `parked`, `calls`, `inlined` (those that ran\n"
+     "on their caller's scheduler), `errors`, `busy_ms`,\n"
      "`namespaces`, `threads`, `lost_threads`, `gil_enabled_by` (`undefined`, or the module whose import\n"
      "switched a free-threaded Python's GIL on again). It asks nothing of Python, so it answers at once\n"
      "whatever runs; what only Python knows, its memory, is `py:memory_stats/1`.").
@@ -330,7 +331,7 @@ opened(Ref, Tag, Mode, Id, Opts) ->
             ets:insert(?TABLE, {self(), Ref, Mode, Id}),
             py_engine:watch(self()),
             py_import:prepare({self(), Ref}, Opts),
-            {ok, #{ref => Ref, opts => Opts, callbacks => #{}}};
+            {ok, #{ref => Ref, opts => Opts, callbacks => #{}, stir => none}};
         {py_opened, Tag, {error, Why}} ->
             failed({python, Why})
     end.
@@ -352,19 +353,21 @@ handle_cast(_Cast, State) ->
 handle_info({py_callback, Callback, Kind, Name, Args, Kwargs, Chain}, State) ->
     #{callbacks := Callbacks} = State,
     case py_callback:start(Kind, Callback, Name, Args, Kwargs, Chain) of
-        replied -> {noreply, State, ?IDLE};
-        Pid -> {noreply, State#{callbacks := Callbacks#{Pid => Callback}}, ?IDLE}
+        replied -> {noreply, stirred(State)};
+        Pid -> {noreply, stirred(State#{callbacks := Callbacks#{Pid => Callback}})}
     end;
 handle_info({'EXIT', Pid, Reason}, #{callbacks := Callbacks} = State)
   when is_map_key(Pid, Callbacks) ->
     {Callback, Rest} = maps:take(Pid, Callbacks),
     py_callback:down(Callback, Reason),
-    {noreply, State#{callbacks := Rest}, ?IDLE};
+    {noreply, State#{callbacks := Rest}};
 handle_info({py_callback_cancel, Callback}, #{callbacks := Callbacks} = State) ->
     _ = [exit(Pid, kill) || {Pid, C} <- maps:to_list(Callbacks), C =:= Callback],
-    {noreply, State, ?IDLE};
-handle_info(timeout, State) ->
-    {noreply, State, hibernate};
+    {noreply, State};
+handle_info(look_idle, #{stir := seen} = State) ->
+    {noreply, look_later(State#{stir := unseen})};
+handle_info(look_idle, State) ->
+    {noreply, State#{stir := none}, hibernate};
 handle_info(py_replaced, #{ref := Ref, opts := Opts} = State) ->
     %% The interpreter got stuck and was replaced; what waits is served when it is prepared.
     Ctx = self(),
@@ -380,6 +383,16 @@ handle_info({'EXIT', _From, Reason}, State) ->
     {stop, Reason, State};
 handle_info(_Info, State) ->
     {noreply, State}.
+
+%% It hibernates when it had no callback for a while. Not by a time-out of the server's: one for each
+%% callback costs the VM more than all the rest of it.
+stirred(#{stir := seen} = State) -> State;
+stirred(#{stir := unseen} = State) -> State#{stir := seen};
+stirred(#{stir := none} = State) -> look_later(State#{stir := unseen}).
+
+look_later(State) ->
+    _ = erlang:send_after(?IDLE, self(), look_idle),
+    State.
 
 ?HIDDEN.
 terminate(Reason, #{ref := Ref, callbacks := Callbacks}) ->
