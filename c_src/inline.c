@@ -16,37 +16,30 @@
 
 /* ---- the C stack ---- */
 
-#if PY_VERSION_HEX >= 0x030E0000
-static bool has_stack(void)
-{
-    return true;
-}
-
-static void call_with_stack(void (*body)(void *), void *argument)
-{
-    body(argument);
-}
-#elif PY_VERSION_HEX >= 0x030C0000
+#if PY_VERSION_HEX >= 0x030C0000 && (PY_VERSION_HEX < 0x030E0000 || PY_VERSION_HEX >= 0x030E0200)
 static bool has_stack(void)
 {
     return stack_prepare(thread_stack());
 }
-
-static void call_with_stack(void (*body)(void *), void *argument)
-{
-    stack_call(body, argument);
-}
 #else
 static bool has_stack(void)
 {
-    return false;
-}
-
-static void call_with_stack(void (*body)(void *), void *argument)
-{
-    body(argument);
+    return false; /* 3.14.0 and 3.14.1 take another stack for an overflow of the thread's own */
 }
 #endif
+
+/* Tells CPython, if it wants to know, that a new thread state will use the second stack. */
+static void tell_stack(PyThreadState *thread)
+{
+#if PY_VERSION_HEX >= 0x030E0200
+    size_t size;
+    void *lowest = stack_lowest(&size);
+
+    PyUnstable_ThreadState_SetStackProtection(thread, lowest, size);
+#else
+    (void)thread;
+#endif
+}
 
 /* ---- thread states ---- */
 
@@ -105,6 +98,7 @@ static PyThreadState *enter(interp_t *interp)
     thread = interp_thread_new(interp);
     if (thread == NULL)
         return NULL;
+    tell_stack(thread);
     if (interp->kind == INTERP_MAIN)
         state_in_main = thread;
     else
@@ -309,7 +303,7 @@ static ERL_NIF_TERM serve_at_once(ErlNifEnv *env, executor_t *executor, request_
 
     if (self.interp == NULL || !interp_claim_gil(self.interp))
         return 0;
-    call_with_stack(stand_in, &self);
+    stack_call(stand_in, &self);
     interp_leave_gil(self.interp);
     return self.result == 0 || run_is_elsewhere(env, self.result) ? 0 : self.result;
 }

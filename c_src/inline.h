@@ -11,8 +11,8 @@
  * A scheduler has a lasting thread state in the main interpreter, which never ends, and one for the
  * call in a sub-interpreter: nobody else could delete it, CPython's thread-local pointer to it would dangle.
  *
- * CPython 3.14 looks at what is left of the scheduler's C stack. 3.12 and 3.13 do not: there the call runs
- * on a second stack, as large as our threads' (stack.h). Older ones take the normal way.
+ * The call runs on a second C stack, as large as our threads' (stack.h). Versions before 3.12, and 3.14.0 and
+ * 3.14.1, which do not let us say so, take the normal way.
  */
 #ifndef EP_INLINE_H
 #define EP_INLINE_H

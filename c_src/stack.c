@@ -123,3 +123,9 @@ void stack_call(void (*body)(void *), void *argument)
 }
 
 #endif
+
+void *stack_lowest(size_t *size)
+{
+    *size = second.size;
+    return second.lowest;
+}

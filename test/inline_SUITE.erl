@@ -46,8 +46,9 @@ end_per_testcase(_Case, Config) ->
 
 %% Whether this Python has safe calls on a scheduler.
 is_possible() ->
-    {ok, Possible} = py:eval(<<"__import__('sys').version_info >= (3, 12)">>),
-    Possible.
+    {ok, [Major, Minor, Micro]} = py:eval(<<"list(__import__('sys').version_info[:3])">>),
+    Version = {Major, Minor, Micro},
+    Version >= {3, 12, 0} andalso not (Version >= {3, 14, 0} andalso Version < {3, 14, 2}).
 
 has_gil() ->
     {ok, Enabled} = py:eval(<<"getattr(__import__('sys'), '_is_gil_enabled', lambda: True)()">>),

@@ -209,12 +209,12 @@ run(Function) ->
 
 %% On a scheduler, under a name that has not been called there and taken long yet.
 inline() ->
-    case py:eval(<<"__import__('sys').version_info >= (3, 12)">>) of
-        {ok, true} ->
+    case inline_SUITE:is_possible() of
+        true ->
             Name = list_to_atom("told" ++ integer_to_list(erlang:unique_integer([positive]))),
             ok = py:exec([atom_to_list(Name), " = told"]),
             inline(Name, 100);
-        {ok, false} ->
+        false ->
             {ok, not_possible}
     end.
 
