@@ -243,7 +243,7 @@ static PyObject *batch_begin(PyObject *object, PyObject *arguments)
 
     if (!PyArg_ParseTuple(arguments, "np", &limit, &sends_parts))
         return NULL;
-    if (worker == NULL || worker->request == NULL) {
+    if (worker == NULL || worker->request == NULL || (worker->request->flags & FLAG_INLINE) != 0) {
         PyErr_SetString(PyExc_RuntimeError, "a step is a request");
         return NULL;
     }

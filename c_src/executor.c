@@ -153,6 +153,13 @@ static bool has_lost(seat_t *seat, const interp_t *interp)
     return lost != NULL;
 }
 
+/* What the guest knows, unless it is of an interpreter that was replaced. */
+static void forget_guest(executor_t *executor, const interp_t *interp)
+{
+    if (executor->guest.interp == interp)
+        callable_forget_all(&executor->guest);
+}
+
 /* The last worker of a closed executor ends what is its own. */
 static void end_interpreter(pyworker_t *self)
 {
@@ -162,7 +169,7 @@ static void end_interpreter(pyworker_t *self)
     interp_unset_seat(interp, &executor->seat);
     if (executor->kind == INTERP_MAIN) {
         pyworker_attach(self);
-        callable_forget_all(&executor->guest);
+        forget_guest(executor, interp);
         interp_release_drops(&executor->drops);
         executor_adopt_drops();
         delete_thread(self);
@@ -177,7 +184,7 @@ static void end_interpreter(pyworker_t *self)
     }
     pyworker_attach(self);
     callable_forget_all(self);
-    callable_forget_all(&executor->guest);
+    forget_guest(executor, interp);
     if (!interp_end(interp, self->thread))
         executor_send_event(atom_left_behind, executor->name);
     interp_leave_gil(interp);

@@ -106,17 +106,23 @@ static PyThreadState *enter(interp_t *interp)
     return thread;
 }
 
-/* Detaches, and deletes what was for one call. */
-static void leave(interp_t *interp, PyThreadState *thread)
+/* What was for one call ends, which may run code: still in the seat. */
+static void wind_up(interp_t *interp, PyThreadState *thread)
 {
-    if (interp->kind == INTERP_MAIN) {
-        PyEval_SaveThread();
+    if (interp->kind == INTERP_MAIN)
         return;
-    }
+    atomic_fetch_sub_explicit(&interp->threads, 1, memory_order_relaxed);
     PyThreadState_Clear(thread);
     keep_frames(thread);
-    PyThreadState_DeleteCurrent();
-    atomic_fetch_sub_explicit(&interp->threads, 1, memory_order_relaxed);
+}
+
+/* Detaches. */
+static void leave(interp_t *interp)
+{
+    if (interp->kind == INTERP_MAIN)
+        PyEval_SaveThread();
+    else
+        PyThreadState_DeleteCurrent();
 }
 
 /* ---- functions that took too long ---- */
@@ -221,28 +227,43 @@ static long times_preempted(void)
 
 /* ---- one call ---- */
 
-/* One call, where it runs and by what of the calling thread. */
+/* One call and where it runs. */
 typedef struct {
     ErlNifEnv *env;
     request_t *request;
     executor_t *executor;
-    interp_t *interp;
-    PyThreadState *thread;
+    interp_t *interp;    /* known when the seat was lent, which keeps it from ending */
     ERL_NIF_TERM result; /* 0: nothing was run */
 } stand_in_t;
 
-/* The guest is the calling thread's from now on. */
-static void began(worker_t *worker, void *argument)
+/* The guest is the calling thread's from now on; its request is published. */
+static bool began(worker_t *worker, void *argument)
 {
     pyworker_t *self = (pyworker_t *)worker;
-    const stand_in_t *who = argument;
+    stand_in_t *who = argument;
 
+    who->interp = atomic_load(&who->executor->interp);
+    if (who->interp == NULL)
+        return false;
     if (self->interp != who->interp) /* what it knows is of one that was replaced */
         memset(self->known, 0, sizeof(self->known));
     self->executor = who->executor;
     self->interp = who->interp;
-    self->thread = who->thread;
+    self->thread = who->interp->kind == INTERP_MAIN ? state_in_main : NULL;
     self->thread_id = PyThread_get_thread_ident();
+    self->was_interrupted = false;
+    request_set_phase(who->request, PHASE_RUNNING);
+    return true;
+}
+
+/* Now an interrupt finds the thread. */
+static void set_thread(pyworker_t *self, PyThreadState *thread)
+{
+    if (self->thread == thread)
+        return;
+    pthread_mutex_lock(&self->executor->seat.lock);
+    self->thread = thread;
+    pthread_mutex_unlock(&self->executor->seat.lock);
 }
 
 /* Before the seat is given back: no later interrupt can hit. */
@@ -257,55 +278,57 @@ static void ended(worker_t *worker)
 }
 
 /* Attached, has the seat. */
-static ERL_NIF_TERM serve(ErlNifEnv *env, pyworker_t *self, request_t *request)
+static void serve(stand_in_t *who, pyworker_t *self)
 {
+    request_t *request = who->request;
     ErlNifEnv *own = request->env;
-    ERL_NIF_TERM result;
 
     self->request = request;
     self->is_attached = true;
     pyworker_set_self(self);
-    request_set_phase(request, PHASE_RUNNING); /* published */
     interrupt_at_deadline(request);
-    request->env = env; /* what it holds is the caller's; nobody else reads it */
-    result = run_request(self, request, &env);
+    request->env = who->env; /* what it holds is the caller's; nobody else reads it */
+    who->result = run_request(self, request, &who->env);
+    wind_up(who->interp, self->thread);
     request->env = own;
     pyworker_set_self(NULL);
     self->is_attached = false;
     self->request = NULL;
-    return result;
 }
 
-/* The GIL is free. */
+/* Has the seat and has claimed the GIL; gives the seat back. */
 static void stand_in(void *argument)
 {
-    stand_in_t *self = argument;
-    pyworker_t *guest = &self->executor->guest;
+    stand_in_t *who = argument;
+    pyworker_t *guest = &who->executor->guest;
+    PyThreadState *thread = enter(who->interp);
 
-    self->thread = enter(self->interp);
-    if (self->thread == NULL)
-        return;
-    PyEval_RestoreThread(self->thread);
-    if (seat_lend(&self->executor->seat, &guest->worker, &self->request->job.node, began, self)) {
-        self->result = serve(self->env, guest, self->request);
-        seat_take_back(&guest->worker, ended); /* from here on it may be another's */
+    if (thread != NULL) {
+        set_thread(guest, thread);
+        PyEval_RestoreThread(thread);
+        serve(who, guest);
     }
-    leave(self->interp, self->thread);
+    seat_take_back(&guest->worker, ended); /* from here on it may be another's */
+    if (thread != NULL)
+        leave(who->interp);
 }
 
-/* Runs it if nobody has to be waited for. 0: nothing was run. */
+/* Runs it if nobody has to be waited for, as far as can be known. 0: nothing was run. */
 static ERL_NIF_TERM serve_at_once(ErlNifEnv *env, executor_t *executor, request_t *request)
 {
-    stand_in_t self = {.env = env,
-                       .request = request,
-                       .executor = executor,
-                       .interp = atomic_load(&executor->interp)};
+    stand_in_t who = {.env = env, .request = request, .executor = executor};
+    worker_t *guest = &executor->guest.worker;
 
-    if (self.interp == NULL || !interp_claim_gil(self.interp))
+    if (!seat_lend(&executor->seat, guest, &request->job.node, began, &who))
         return 0;
-    stack_call(stand_in, &self);
-    interp_leave_gil(self.interp);
-    return self.result == 0 || run_is_elsewhere(env, self.result) ? 0 : self.result;
+    /* Who closes it from now on finds the request. */
+    if (!context_is_open(request->context) || !interp_claim_gil(who.interp)) {
+        seat_take_back(guest, ended);
+        return 0;
+    }
+    stack_call(stand_in, &who);
+    interp_leave_gil(who.interp);
+    return who.result == 0 || run_is_elsewhere(env, who.result) ? 0 : who.result;
 }
 
 /* What the caller gets instead of a result, when somebody answered for it. */
@@ -371,9 +394,9 @@ ERL_NIF_TERM inline_run(ErlNifEnv *env, const inline_call_t *call)
     request_t *request;
     ERL_NIF_TERM result;
 
-    if (!has_stack() || !enif_is_atom(env, call->target) || !enif_is_atom(env, call->function) ||
-        strikes_of(call) == DEMOTED || !context_is_open(call->context) ||
-        call->started >= call->deadline)
+    if (!has_stack() || (call->flags & FLAG_ASYNC) != 0 || !enif_is_atom(env, call->target) ||
+        !enif_is_atom(env, call->function) || strikes_of(call) == DEMOTED ||
+        !context_is_open(call->context) || call->started >= call->deadline)
         return 0;
     if ((call->flags & FLAG_ANY_EXECUTOR) != 0 && !call->context->is_exclusive)
         executor = executor_pool_next();

@@ -3,7 +3,7 @@
  *
  * py:call(M, F, A, Kw, #{inline => true}) lends the seat of an idle context to the scheduler thread,
  * which is the context's server for one call: same code, same deadline, no other thread. Only where
- * nobody has to be waited for (seat, slot, GIL); else the call takes the normal way.
+ * nobody has to be waited for (seat, slot, GIL), as far as can be known; else the call takes the normal way.
  *
  *   normal way <- not idle, not known to be short, not imported yet, no safe stack
  *   lent seat -> attached -> run -> seat given back -> result

@@ -297,6 +297,24 @@ static PyStatus configure(const interp_config_t *config)
     return status;
 }
 
+#ifdef Py_GIL_DISABLED
+static bool
+    has_gil_anyway; /* a free-threaded Python that was started with its GIL on (PYTHON_GIL=1) */
+
+static void look_for_gil(void)
+{
+    PyObject *sys = PyImport_ImportModule("sys");
+    PyObject *answer = sys != NULL ? PyObject_CallMethod(sys, "_is_gil_enabled", NULL) : NULL;
+
+    has_gil_anyway = answer == Py_True;
+    PyErr_Clear();
+    Py_XDECREF(answer);
+    Py_XDECREF(sys);
+}
+#else
+static void look_for_gil(void) {}
+#endif
+
 static bool initialise(start_t *start)
 {
     PyStatus status;
@@ -324,6 +342,7 @@ static bool initialise(start_t *start)
         PyEval_SaveThread();
         return false;
     }
+    look_for_gil();
     PyEval_SaveThread();
     interp_guard_exit();
     return true;
@@ -388,9 +407,9 @@ PyThreadState *interp_thread_new(interp_t *interp)
 
 void interp_thread_delete(interp_t *interp, PyThreadState *thread)
 {
+    atomic_fetch_sub_explicit(&interp->threads, 1, memory_order_relaxed);
     PyThreadState_Clear(thread);
     PyThreadState_DeleteCurrent();
-    atomic_fetch_sub_explicit(&interp->threads, 1, memory_order_relaxed);
 }
 
 /* ---- who uses a GIL ---- */
@@ -405,12 +424,16 @@ void interp_note_thread(void)
 bool interp_claim_gil(interp_t *interp)
 {
 #ifdef Py_GIL_DISABLED
-    return interp_gil_culprit(interp) == NULL;
+    return !has_gil_anyway && interp_gil_culprit(interp) == NULL;
 #else
     int nobody = 0;
 
-    return atomic_load(&interp->gil->quiet_at) == atomic_load(&threads_noted) &&
-           atomic_compare_exchange_strong(&interp->gil->users, &nobody, 1);
+    if (!atomic_compare_exchange_strong(&interp->gil->users, &nobody, 1))
+        return false;
+    if (atomic_load(&interp->gil->quiet_at) == atomic_load(&threads_noted))
+        return true;
+    interp_leave_gil(interp);
+    return false;
 #endif
 }
 
@@ -439,7 +462,13 @@ static void unlink_sharer(interp_t *interp)
     pthread_mutex_unlock(&sharers_lock);
 }
 
-/* Threads come while it looks, and go: who is wrong waits a little, or does not need to. */
+#ifdef Py_GIL_DISABLED
+void interp_look_for_threads(interp_t *interp)
+{
+    (void)interp;
+}
+#else
+/* A state of our own is counted from when it is there until it is about to end: at worst it is taken for one of Python's. */
 static bool has_others(interp_t *interp)
 {
     PyThreadState *thread = PyInterpreterState_ThreadHead(interp->state);
@@ -471,6 +500,7 @@ void interp_look_for_threads(interp_t *interp)
     if (!found)
         atomic_store(&interp->gil->quiet_at, noted);
 }
+#endif
 
 bool interp_run_in_main(const char *name, const char *argument)
 {

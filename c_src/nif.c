@@ -422,7 +422,8 @@ NIF(nif_call_inline)
     ERL_NIF_TERM result = 0;
 
     (void)argc;
-    if (call.context == NULL || !enif_get_uint(env, argv[8], &flags))
+    if (call.context == NULL || !enif_get_uint(env, argv[8], &flags) ||
+        (call.namespace == NULL && !enif_is_identical(argv[2], atom_none)))
         return enif_make_badarg(env);
     call.flags = flags;
     if (enif_thread_type() == ERL_NIF_THR_NORMAL_SCHEDULER)

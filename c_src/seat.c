@@ -269,16 +269,16 @@ static bool is_quiet(seat_t *seat)
     return seat->active == 0 && seat->errands.head == NULL && !has_work(seat);
 }
 
-bool seat_lend(seat_t *seat, worker_t *guest, queue_node_t *node, void (*began)(worker_t *, void *),
+bool seat_lend(seat_t *seat, worker_t *guest, queue_node_t *node, bool (*began)(worker_t *, void *),
                void *argument)
 {
     bool ok;
 
     pthread_mutex_lock(&seat->lock);
-    ok = home_serves(seat) && !seat->is_closed && !seat->only_nested && is_quiet(seat);
+    ok = home_serves(seat) && !seat->is_closed && !seat->only_nested && is_quiet(seat) &&
+         guest->current == NULL && began(guest, argument);
     if (ok) {
         *guest = (worker_t){.seat = seat, .current = node, .sibling = seat->all, .is_guest = true};
-        began(guest, argument);
         seat->all = guest;
         seat->workers++;
         seat->active++;
@@ -292,6 +292,7 @@ bool seat_lend(seat_t *seat, worker_t *guest, queue_node_t *node, void (*began)(
 void seat_take_back(worker_t *guest, void (*ended)(worker_t *))
 {
     seat_t *seat = guest->seat;
+    bool spawn = false;
 
     pthread_mutex_lock(&seat->lock);
     ended(guest);
@@ -302,11 +303,12 @@ void seat_take_back(worker_t *guest, void (*ended)(worker_t *))
     } else {
         seat->active--;
         retire(seat, guest);
-        /* A home worker that is not asleep looks itself. */
-        if (home_serves(seat) && seat->home->is_idle && (has_work(seat) || fall_asleep(seat)))
-            wake(seat->home);
+        if (seat->active == 0 && (has_work(seat) || fall_asleep(seat)))
+            spawn = wake_server(seat);
     }
     pthread_mutex_unlock(&seat->lock);
+    if (spawn)
+        seat->spawn_later(seat);
 }
 
 static void push_idle(seat_t *seat, worker_t *worker)

@@ -100,9 +100,10 @@ void seat_poke(seat_t *seat);
 void seat_close(seat_t *seat);
 
 /* Lends the seat to the calling thread, which serves node as `guest`, if the home worker is there,
- * nothing runs, waits or is parked, and nobody is to be woken: never waits. began(guest, argument) runs
- * under seat->lock before anybody finds node. seat_take_back must follow; ended as in worker_next. */
-bool seat_lend(seat_t *seat, worker_t *guest, queue_node_t *node, void (*began)(worker_t *, void *),
+ * nothing runs, waits or is parked, and the guest is nobody else's: never waits. began(guest, argument)
+ * runs under seat->lock before anybody finds node, and may refuse. seat_take_back must follow; ended as
+ * in worker_next. */
+bool seat_lend(seat_t *seat, worker_t *guest, queue_node_t *node, bool (*began)(worker_t *, void *),
                void *argument);
 void seat_take_back(worker_t *guest, void (*ended)(worker_t *));
 

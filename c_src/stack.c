@@ -44,8 +44,14 @@ bool stack_prepare(size_t size)
     return true;
 }
 
-/* Not inlined: whoever calls it expects nothing more of the registers than of any call. */
-__attribute__((noinline)) static void change(char *top, void (*body)(void *), void *argument)
+#    if defined(__GNUC__) && !defined(__clang__)
+#        define EP_NOIPA noipa
+#    else
+#        define EP_NOIPA noinline
+#    endif
+
+/* Nothing of it is known where it is called: that expects no more of the registers than of any call. */
+__attribute__((EP_NOIPA)) static void change(char *top, void (*body)(void *), void *argument)
 {
 #    if defined(__x86_64__)
     __asm__ volatile("movq %%rsp, %%rbx\n\t"
@@ -54,7 +60,9 @@ __attribute__((noinline)) static void change(char *top, void (*body)(void *), vo
                      "movq %%rbx, %%rsp"
                      : "+D"(argument), [top] "+S"(top), [body] "+d"(body)
                      :
-                     : "rax", "rbx", "rcx", "r8", "r9", "r10", "r11", "cc", "memory");
+                     : "rax", "rbx", "rcx", "r8", "r9", "r10", "r11", "xmm0", "xmm1", "xmm2",
+                       "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11",
+                       "xmm12", "xmm13", "xmm14", "xmm15", "cc", "memory");
 #    else
     register void *first __asm__("x0") = argument;
     register char *to __asm__("x9") = top;
@@ -67,7 +75,10 @@ __attribute__((noinline)) static void change(char *top, void (*body)(void *), vo
                      : "+r"(first), "+r"(to), "+r"(call)
                      :
                      : "x1", "x2", "x3", "x4", "x5", "x6", "x7", "x8", "x11", "x12", "x13", "x14",
-                       "x15", "x16", "x17", "x19", "x30", "cc", "memory");
+                       "x15", "x16", "x17", "x19", "x30", "v0", "v1", "v2", "v3", "v4", "v5", "v6",
+                       "v7", "v8", "v9", "v10", "v11", "v12", "v13", "v14", "v15", "v16", "v17",
+                       "v18", "v19", "v20", "v21", "v22", "v23", "v24", "v25", "v26", "v27", "v28",
+                       "v29", "v30", "v31", "cc", "memory");
 #    endif
 }
 
@@ -86,6 +97,12 @@ static void change(char *top, void (*body)(void *), void *argument)
 }
 
 #endif
+
+/* Above it are zeros, at which whoever walks the frames stops. */
+static char *top(void)
+{
+    return second.lowest + second.size - 64;
+}
 
 #ifdef HAS_ASAN
 
@@ -111,7 +128,7 @@ void stack_call(void (*body)(void *), void *argument)
     void *frames = NULL;
 
     __sanitizer_start_switch_fiber(&frames, second.lowest, second.size);
-    change(second.lowest + second.size, tell_and_call, &there);
+    change(top(), tell_and_call, &there);
     __sanitizer_finish_switch_fiber(frames, NULL, NULL);
 }
 
@@ -119,7 +136,7 @@ void stack_call(void (*body)(void *), void *argument)
 
 void stack_call(void (*body)(void *), void *argument)
 {
-    change(second.lowest + second.size, body, argument);
+    change(top(), body, argument);
 }
 
 #endif

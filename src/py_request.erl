@@ -202,8 +202,13 @@ submit({_, Ctx}, Namespace, #request{op = ?OP_CALL} = Request, Flags, #py{depth 
   when Flags band ?FLAG_MAY_INLINE =/= 0 ->
     #request{target = Target, function = Function, args = Args, kwargs = Kwargs, timeout = Timeout} = Request,
     case py_nif:call_inline(Ctx, State#py.owner, Namespace, Target, Function, Args, Kwargs, Timeout, Flags) of
-        normal -> submit_and_wait(Ctx, Namespace, Request, Flags, State);
-        Result -> Result
+        normal ->
+            submit_and_wait(Ctx, Namespace, Request, Flags, State);
+        {error, {context_down, replaced}} = Replaced ->
+            forget_namespace(Ctx),
+            Replaced;
+        Result ->
+            Result
     end;
 submit({_, Ctx}, Namespace, Request, Flags, State) ->
     submit_and_wait(Ctx, Namespace, Request, Flags, State).

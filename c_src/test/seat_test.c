@@ -1052,9 +1052,12 @@ typedef struct {
     int ends;
 } guest_t;
 
-static void guest_begins(worker_t *worker, void *argument)
+static atomic_bool refuses_guests;
+
+static bool guest_begins(worker_t *worker, void *argument)
 {
     check(worker == argument);
+    return !atomic_load(&refuses_guests);
 }
 
 static void guest_ends(worker_t *worker)
@@ -1093,6 +1096,9 @@ static void lent(void)
     guest_t guest = {.ends = 0};
     guest_t other = {.ends = 0};
 
+    atomic_store(&refuses_guests, true);
+    check(!lend(office, &guest));
+    atomic_store(&refuses_guests, false);
     lend_soon(office, &guest);
     check(!lend(office, &other));
     pthread_mutex_lock(&office->seat.lock);
@@ -1181,6 +1187,10 @@ static void evicted_while_lent(void)
     seat_admit_all(&office->seat);
     push(jobs, false);
     event_wait(&jobs->at->finished);
+    check(!lend(office, &guest)); /* it is in use still */
+    take_back(&guest);
+    check(office->seat.active == 0);
+    lend_soon(office, &guest);
     take_back(&guest);
     close_office(office);
     free_jobs(jobs, 1);
