@@ -249,21 +249,23 @@ static bool began(worker_t *worker, void *argument)
         memset(self->known, 0, sizeof(self->known));
     self->executor = who->executor;
     self->interp = who->interp;
-    self->thread = who->interp->kind == INTERP_MAIN ? state_in_main : NULL;
+    self->thread = NULL;
     self->thread_id = PyThread_get_thread_ident();
     self->was_interrupted = false;
     request_set_phase(who->request, PHASE_RUNNING);
     return true;
 }
 
-/* Now an interrupt finds the thread. */
-static void set_thread(pyworker_t *self, PyThreadState *thread)
+/* From now on an interrupt finds the thread, which will attach. False: one came before. */
+static bool set_thread(pyworker_t *self, const request_t *request, PyThreadState *thread)
 {
-    if (self->thread == thread)
-        return;
+    bool ok;
+
     pthread_mutex_lock(&self->executor->seat.lock);
+    ok = !request->interrupted;
     self->thread = thread;
     pthread_mutex_unlock(&self->executor->seat.lock);
+    return ok;
 }
 
 /* Before the seat is given back: no later interrupt can hit. */
@@ -304,9 +306,15 @@ static void stand_in(void *argument)
     PyThreadState *thread = enter(who->interp);
 
     if (thread != NULL) {
-        set_thread(guest, thread);
+        bool is_wanted = set_thread(guest, who->request, thread);
+
         PyEval_RestoreThread(thread);
-        serve(who, guest);
+        if (is_wanted) {
+            serve(who, guest);
+        } else {
+            who->result = dispatch_error(who->env, atom_interrupted);
+            wind_up(who->interp, thread);
+        }
     }
     seat_take_back(&guest->worker, ended); /* from here on it may be another's */
     if (thread != NULL)

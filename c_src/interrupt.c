@@ -38,6 +38,8 @@ void interrupt_deliver(pyworker_t *self, job_t *job)
     int64_t nobody = 0;
     bool is_deferred;
 
+    if (!request_is_alive(request, token))
+        return; /* it need not even attach */
     atomic_compare_exchange_strong(&self->executor->knocks_since, &nobody, clock_now());
     pyworker_attach(self);
     atomic_store(&self->executor->knocks_since, 0);

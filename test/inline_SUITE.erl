@@ -19,7 +19,7 @@ groups() ->
         runs_inline, python_function, values_and_errors, only_atoms, not_for_code, in_context, pool_and_bound,
         no_import, busy_context, parked_context, python_threads, under_a_callback,
         no_callback, no_shared_state, sends, logs,
-        overrun, deadline, no_time, interrupted, context_stopped, limit, counters,
+        overrun, deadline, no_time, interrupted, interrupted_often, context_stopped, limit, counters,
         many, with_kills, stopped_and_started, replaced, no_coroutine
     ]).
 
@@ -352,6 +352,22 @@ interrupt_again(Ctx) ->
     timer:sleep(50),
     _ = py_context:interrupt(Ctx),
     interrupt_again(Ctx).
+
+%% Interrupts come at any moment of a call, also before it has begun; none hits the next.
+interrupted_often(_) ->
+    Ctx = py:context(1),
+    End = erlang:monotonic_time(millisecond) + 1000,
+    Repeat = fun Repeat(Fun) -> Fun(), erlang:monotonic_time(millisecond) >= End orelse Repeat(Fun) end,
+    Call = fun() ->
+               case py:call(Ctx, math, fabs, [-4], ?INLINE) of
+                   {ok, 4.0} -> ok;
+                   {error, interrupted} -> ok
+               end
+           end,
+    Interrupt = fun() -> _ = py_context:interrupt(Ctx), timer:sleep(1) end,
+    py_modes:at_once([fun() -> Repeat(Interrupt) end | [fun() -> Repeat(Call) end || _ <- lists:seq(1, 3)]]),
+    [?assertEqual({ok, 4.0}, py:call(Ctx, math, fabs, [-4], #{inline => N rem 2 =:= 0})) || N <- lists:seq(1, 100)],
+    ?assertEqual(0, py_semaphore:current()).
 
 %% Its context is closed meanwhile: the caller hears of it, and nothing hangs. Closed as its process would,
 %% which may stand behind the call.
