@@ -5,7 +5,7 @@
 -export([main/0, arguments/1]).
 
 %% How often what seems lost is measured again before it is called lost.
--define(AGAIN, 2).
+-define(AGAIN, 4).
 %% Longest time of a row in milliseconds, ten times what any needs.
 -define(PATIENCE, 300000).
 -define(MODES, [free_threaded, owngil, subinterp, multi_executor, worker]).
