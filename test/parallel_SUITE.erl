@@ -289,7 +289,7 @@ signals_of_a_subprocess(_) ->
                         "    process.send_signal(number)\n"
                         "    try: return process.wait(2)\n"
                         "    finally: process.kill()\n">>),
-    [?assertEqual({ok, -Number}, py:call(Ctx, '__main__', ended_by, [Number])) || Number <- [15, 2, 10, 9]], % not 1: nohup's children ignore it
+    [?assertEqual({ok, -Number}, py:call(Ctx, '__main__', ended_by, [Number])) || Number <- [15, 10, 12, 9]], % 1 and 2 may be ignored from the start: nohup, &
     ?assertEqual({ok, <<"0000000000000000">>},
                  py:eval(Ctx, <<"subprocess.check_output(['grep', 'SigBlk', '/proc/self/status']).split()[1]">>)).
 
