@@ -209,7 +209,7 @@ run(Function) ->
 
 %% On a scheduler, under a name that has not been called there and taken long yet.
 inline() ->
-    case inline_SUITE:is_possible() of
+    case inline_cases:is_possible() of
         true ->
             Name = list_to_atom("told" ++ integer_to_list(erlang:unique_integer([positive]))),
             ok = py:exec([atom_to_list(Name), " = told"]),
